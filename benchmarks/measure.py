@@ -1,0 +1,307 @@
+"""Fair measurements: interleaved medians, peak extra memory in fresh processes, bandwidth, dated results."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+RESULTS = Path(__file__).parent / "results"
+
+_CHILD_LIMIT = 1800.0  # seconds after which a child that measures memory counts as hung
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of several runs of one thing.
+
+    Attributes:
+        first: seconds of the first run, with all that happens once (tracing, structure, page faults).
+        seconds: the later runs.
+    """
+
+    first: float
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the later runs; of the first one where there is no other."""
+        return statistics.median(self.seconds) if self.seconds else self.first
+
+    @property
+    def spread(self) -> float:
+        """Largest over smallest of the later runs: how quiet the machine was."""
+        return max(self.seconds) / min(self.seconds) if self.seconds else 1.0
+
+
+def time_interleaved(peers: Mapping[str, Callable[[], Any]], repeat: int = 5) -> dict[str, Timing]:
+    """Times every peer ``1 + repeat`` times in rounds, so that a disturbance of the machine meets all of
+    them.
+
+    Args:
+        peers: name -> what to run. Their results are dropped at once.
+        repeat: the number of rounds after the first.
+    """
+    runs: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(1 + repeat):
+        for name, run in peers.items():
+            gc.collect()
+            start = time.perf_counter()
+            run()
+            runs[name].append(time.perf_counter() - start)
+    return {name: Timing(seconds[0], tuple(seconds[1:])) for name, seconds in runs.items()}
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are in memory now (Linux: ``VmRSS``)."""
+    return _status("VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident size of this process since :func:`reset_peak` (Linux: ``VmHWM``)."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> bool:
+    """Makes the kernel forget the peak resident size; false where it cannot (not Linux, or no permission)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Memory that a call needed.
+
+    Attributes:
+        extra: bytes of the highest resident size over the size before the call, the result included.
+        result: bytes of the tensors that the call returned.
+    """
+
+    extra: int
+    result: int
+
+
+def peak_extra_memory(run: Callable[[], Any], *, warm: Callable[[], Any] | None = None) -> Peak:
+    """Measures the peak extra memory of ``run()`` in this process.
+
+    The allocator's free pages are given back first, so that memory left over from earlier work is not reused
+    unseen.
+
+    Args:
+        run: what to measure.
+        warm: run before, outside the measurement: what happens only once (imports, thread pools, tracing).
+
+    Raises:
+        RuntimeError: where the kernel does not report a peak (anything but Linux).
+    """
+    if warm is not None:
+        warm()
+    gc.collect()
+    _trim()
+    if not reset_peak():
+        raise RuntimeError(
+            "This system reports no peak memory: writing 5 to /proc/self/clear_refs failed (Linux only)."
+        )
+    before = resident_bytes()
+    out = run()
+    extra = max(0, peak_resident_bytes() - before)
+    result = sum(t.numel() * t.element_size() for t in tree_leaves(out) if torch.is_tensor(t))
+    return Peak(extra, result)
+
+
+def peak_extra_memory_apart(
+    build: Callable[..., Callable[[], Any]], *arguments: Any, runs: int = 1
+) -> list[Peak]:
+    """Measures the peak extra memory of ``build(*arguments)()`` in a fresh process, run by run.
+
+    A fresh process owes nothing to what ran before: neither freed memory it could reuse, nor thread pools.
+
+    Args:
+        build: a function at module level (it is sent by name) that prepares everything, warms up what happens
+            only once, and returns what to measure.
+        arguments: sent to it.
+        runs: how many runs to measure; the first may build what later ones keep.
+
+    Raises:
+        RuntimeError: if the process dies (the text says how), fails, or does not end.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(
+        target=_measure_in_child, args=(sender, torch.get_num_threads(), build, arguments, runs)
+    )
+    child.start()
+    sender.close()
+    try:
+        if not receiver.poll(_CHILD_LIMIT):
+            raise RuntimeError(f"The memory measurement did not end within {_CHILD_LIMIT:.0f} s.")
+        kind, value = receiver.recv()
+    except EOFError:
+        child.join(10)
+        raise RuntimeError(
+            f"The process that measures memory died (exit code {child.exitcode}; -9 usually means out of "
+            "memory)."
+        ) from None
+    finally:
+        child.join(5)
+        if child.is_alive():
+            child.kill()
+            child.join()
+    if kind == "error":
+        raise RuntimeError(f"The memory measurement failed: {value}")
+    return value
+
+
+def _measure_in_child(
+    sender: Any, threads: int, build: Callable[..., Callable[[], Any]], arguments: Any, runs: int
+) -> None:
+    """What runs in the fresh process."""
+    try:
+        torch.set_num_threads(threads)
+        run = build(*arguments)
+        sender.send(("peaks", [peak_extra_memory(run) for _ in range(runs)]))
+    except Exception as error:  # told to the parent, which raises it
+        sender.send(("error", f"{type(error).__name__}: {error}"))
+    finally:
+        sender.close()
+
+
+def measured_bandwidth(size: int = 1 << 26, repeat: int = 5) -> float:
+    """Measures memory bandwidth in bytes per second with STREAM's triad ``a = b + s * c`` on all threads.
+
+    Counted are 3 arrays: two read, one written (the read for ownership of the written one is not counted, as
+    in STREAM; McCalpin, "Memory Bandwidth and Machine Balance in Current High Performance Computers", 1995).
+    The best run counts.
+
+    Args:
+        size: float32 elements per array; three arrays must be well beyond the last-level cache.
+        repeat: the number of runs.
+    """
+    b, c, a = torch.ones(size), torch.ones(size), torch.empty(size)
+    seconds = []
+    for _ in range(repeat + 1):
+        start = time.perf_counter()
+        torch.add(b, c, alpha=3.0, out=a)
+        seconds.append(time.perf_counter() - start)
+    return 3 * 4 * size / min(seconds[1:])
+
+
+def machine() -> dict[str, str | int]:
+    """The machine, the versions and the commit: what a number needs to mean something later."""
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 0),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": _version("torch_geometric"),
+        "pyg_fullgraph": _version("pyg_fullgraph"),
+        "commit": _commit(),
+    }
+
+
+def save_result(question: str, settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> Path:
+    """Writes one dated result file and returns its path.
+
+    Args:
+        question: the benchmark's name; the file is ``results/DATE-QUESTION.json`` (numbered if it exists).
+        settings: the arguments of the run.
+        rows: one record per line of the printed table.
+    """
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    stem = f"{datetime.now(timezone.utc):%Y-%m-%d}-{question}"
+    path = RESULTS / f"{stem}.json"
+    number = 2
+    while path.exists():
+        path = RESULTS / f"{stem}-{number}.json"
+        number += 1
+    record = {"question": question, "machine": machine(), "settings": dict(settings), "rows": rows}
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(record, indent=1) + "\n")
+    aside.replace(path)
+    return path
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Prints a table with aligned columns: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def mib(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _status(field: str) -> int:
+    """One size of ``/proc/self/status`` in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _trim() -> None:
+    """Gives the C allocator's free pages back to the system, where it is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _cpu_name() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _version(package: str) -> str:
+    """The installed version of a package, for a checkout that was not installed: ``source``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
+
+
+def _commit() -> str:
+    """The commit of this checkout, with a plus sign where files differ from it."""
+    try:
+        here = Path(__file__).parent
+        name = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return f"{name}+" if changed else name

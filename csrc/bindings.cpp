@@ -1,0 +1,125 @@
+// The border to Python: addresses and sizes in, no torch header. The Python side checks types and shapes.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "cpu/isa.h"
+#include "cpu/operators.h"
+#include "cpu/parallel.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Address = uintptr_t;
+using Place = std::pair<Address, int64_t>;  // address and row stride in elements
+
+template <class T = const void>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+fg::Rows rows_at(Place place) { return {pointer(place.first), place.second}; }
+
+fg::Edges edges_at(Address src, int index, Address rowptr, int64_t rows) {
+  fg::Edges edges;
+  edges.src = pointer(src);
+  edges.rowptr = pointer<const int64_t>(rowptr);
+  edges.rows = rows;
+  edges.index = index;
+  return edges;
+}
+
+void gather_reduce(Address out, int64_t out_stride, Address x, int64_t x_stride, int dtype, Address src, int index,
+                   Address rowptr, int64_t rows, Address weight, int64_t heads, int64_t channels, int reduce,
+                   int threads) {
+  py::gil_scoped_release release;
+  fg::ReduceArgs args;
+  args.edges = edges_at(src, index, rowptr, rows);
+  args.x = {pointer(x), x_stride};
+  args.weight = pointer(weight);
+  args.heads = heads;
+  args.channels = channels;
+  args.out = pointer<void>(out);
+  args.out_stride = out_stride;
+  args.dtype = dtype;
+  args.reduce = reduce;
+  fg::gather_reduce(args, threads);
+}
+
+void attention(Address out, int64_t out_stride, Place value, int dtype, Address src, int index, Address rowptr,
+               int64_t rows, int64_t heads, int64_t channels, int score, Place key, Place query, Place edge, Address att,
+               int64_t key_channels, double scale, double negative_slope, int threads) {
+  py::gil_scoped_release release;
+  fg::AttendArgs args;
+  args.edges = edges_at(src, index, rowptr, rows);
+  args.value = rows_at(value);
+  args.heads = heads;
+  args.channels = channels;
+  args.out = pointer<void>(out);
+  args.out_stride = out_stride;
+  args.dtype = dtype;
+  args.score = score;
+  args.key = rows_at(key);
+  args.query = rows_at(query);
+  args.edge = rows_at(edge);
+  args.att = pointer(att);
+  args.key_channels = key_channels;
+  args.scale = scale;
+  args.negative_slope = negative_slope;
+  fg::attention(args, threads);
+}
+
+void gather(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address index,
+            int index_type, int64_t edges, int threads) {
+  py::gil_scoped_release release;
+  fg::gather(pointer<char>(out), out_stride, pointer<const char>(x), x_stride, row_bytes, pointer(index), index_type,
+             edges, threads);
+}
+
+void repeat(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address rowptr,
+            int64_t rows, int threads) {
+  py::gil_scoped_release release;
+  fg::repeat(pointer<char>(out), out_stride, pointer<const char>(x), x_stride, row_bytes,
+             pointer<const int64_t>(rowptr), rows, threads);
+}
+
+bool csr(Address index, int index_type, int64_t edges, int64_t num_rows, Address rowptr, Address perm, int threads) {
+  py::gil_scoped_release release;
+  return fg::csr(pointer(index), index_type, edges, num_rows, pointer<int64_t>(rowptr), pointer<void>(perm), threads);
+}
+
+int64_t count_edges(Address rowptr, int64_t rows) {
+  const int64_t* p = pointer<const int64_t>(rowptr);
+  return p[rows] - p[0];
+}
+
+const char* compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "g++ " __VERSION__;
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The CPU kernels of pyg_fullgraph over addresses and sizes; use pyg_fullgraph.ops.";
+  m.def("gather_reduce", &gather_reduce);
+  m.def("attention", &attention);
+  m.def("gather", &gather);
+  m.def("repeat", &repeat);
+  m.def("csr", &csr);
+  m.def("count_edges", &count_edges);
+  m.def("isa", [] { return fg::kernels().name; });
+  m.def("isas", &fg::isas);
+  m.def("set_isa", &fg::set_isa);
+  m.def("thread_pool", &fg::thread_pool);
+  m.def("set_own_workers", &fg::set_own_workers);
+  m.def("compiler", &compiler);
+  m.def("probe_triad", &fg::probe_triad, py::call_guard<py::gil_scoped_release>());
+  m.def("probe_rows", &fg::probe_rows, py::call_guard<py::gil_scoped_release>());
+}

@@ -1,0 +1,92 @@
+// What the kernels are given and the table of functions each instruction set provides.
+//
+// Letters: N nodes, E edges, B rows, H heads, C channels, W = H * C columns. Edge arrays cover exactly the edges
+// rowptr[0] .. rowptr[rows]; edge numbers below are counted from rowptr[0].
+#pragma once
+
+#include <cstdint>
+
+namespace fg {
+
+enum Dtype : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
+enum Index : int { kInt32 = 0, kInt64 = 1, kIdentity = 2 };  // kIdentity: edge e reads row e, there is no array
+enum Reduce : int { kSum = 0, kMean = 1, kMax = 2, kMin = 3, kMul = 4 };
+enum Score : int { kExplicit = 0, kAdditive = 1, kGatV2 = 2, kDot = 3 };
+
+// A matrix of rows of unit-stride elements; stride counts elements from row to row.
+struct Rows {
+  const void* data = nullptr;
+  int64_t stride = 0;
+};
+
+struct Edges {
+  const void* src = nullptr;  // int32 or int64 [E]
+  const int64_t* rowptr = nullptr;
+  int64_t rows = 0;
+  int index = kInt32;
+
+  int64_t count() const { return rowptr[rows] - rowptr[0]; }
+};
+
+// out[i] = reduce over the edges e of row i of weight[e, h] * x[src[e], h, :]
+struct ReduceArgs {
+  Edges edges;
+  Rows x;
+  const void* weight = nullptr;  // [E, H] of x's type, or null
+  int64_t heads = 1, channels = 0;
+  void* out = nullptr;
+  int64_t out_stride = 0;
+  int dtype = kFloat32, reduce = kSum;
+
+  int64_t width() const { return heads * channels; }
+};
+
+// out[i, h, :] = sum over the edges of row i of softmax(score)[e, h] * value[src[e], h, :];
+// without a value (value.data == null) out is the softmax itself, [E, H].
+struct AttendArgs {
+  Edges edges;
+  Rows value;
+  int64_t heads = 1, channels = 0;  // of value
+  void* out = nullptr;
+  int64_t out_stride = 0;
+  int dtype = kFloat32, score = kExplicit;
+  Rows key, query, edge;    // additive: score_src, score_dst, score_edge; explicit: edge is the score
+  const void* att = nullptr;  // [H, K] for GATv2
+  int64_t key_channels = 0;
+  double scale = 1, negative_slope = 0.2;
+
+  int64_t width() const { return heads * channels; }
+};
+
+// The functions of one instruction set. Part functions take edges [e0, e1) of one row that has too many for one
+// thread; their results are merged in order, so that neither the threads nor their number change a bit.
+// `scratch` is a buffer of at least the bytes that the *_scratch function names for rows (parts) of at most `edges` edges.
+struct Kernels {
+  const char* name;
+  int64_t (*reduce_scratch)(const ReduceArgs&, int64_t edges);
+  void (*reduce_rows)(const ReduceArgs&, int64_t r0, int64_t r1, void* scratch);
+  void (*reduce_part)(const ReduceArgs&, int64_t e0, int64_t e1, void* partial, void* scratch);
+  void (*reduce_merge)(const ReduceArgs&, int64_t row, const void* partials, int64_t parts);
+  int64_t (*attend_scratch)(const AttendArgs&, int64_t edges);
+  int64_t (*attend_stats_bytes)(const AttendArgs&);
+  void (*attend_rows)(const AttendArgs&, int64_t r0, int64_t r1, void* scratch);
+  void (*attend_stats)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, void* stats, void* scratch);
+  void (*attend_combine)(const AttendArgs&, const void* stats, int64_t parts, void* total);
+  void (*attend_part)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total, void* partial,
+                      void* scratch);
+  void (*copy_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+                    const void* index, int index_type, int64_t e0, int64_t e1, int64_t edges);
+  void (*repeat_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+                      const int64_t* rowptr, int64_t r0, int64_t r1);
+  float (*sum_lines)(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1, int64_t edges);
+};
+
+inline int64_t accumulator_bytes(int dtype) { return dtype == kFloat64 ? 8 : 4; }
+inline int64_t element_bytes(int dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+
+// One per instruction set, defined in kernels/table.cpp.
+const Kernels* kernels_baseline();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512();
+
+}  // namespace fg

@@ -1,0 +1,39 @@
+// The table of one instruction set's kernels.
+#include "cpu/kernels.h"
+
+#define FG_QUOTE_(x) #x
+#define FG_QUOTE(x) FG_QUOTE_(x)
+#define FG_JOIN_(a, b) a##b
+#define FG_JOIN(a, b) FG_JOIN_(a, b)
+
+namespace fg {
+namespace FG_ISA {
+
+int64_t reduce_scratch(const ReduceArgs&, int64_t);
+void reduce_rows(const ReduceArgs&, int64_t, int64_t, void*);
+void reduce_part(const ReduceArgs&, int64_t, int64_t, void*, void*);
+void reduce_merge(const ReduceArgs&, int64_t, const void*, int64_t);
+int64_t attend_scratch(const AttendArgs&, int64_t);
+int64_t attend_stats_bytes(const AttendArgs&);
+void attend_rows(const AttendArgs&, int64_t, int64_t, void*);
+void attend_stats(const AttendArgs&, int64_t, int64_t, int64_t, void*, void*);
+void attend_combine(const AttendArgs&, const void*, int64_t, void*);
+void attend_part(const AttendArgs&, int64_t, int64_t, int64_t, const void*, void*, void*);
+void copy_rows(char*, int64_t, const char*, int64_t, int64_t, const void*, int, int64_t, int64_t, int64_t);
+void repeat_rows(char*, int64_t, const char*, int64_t, int64_t, const int64_t*, int64_t, int64_t);
+float sum_lines(const char*, int64_t, const int32_t*, int64_t, int64_t, int64_t);
+
+}  // namespace FG_ISA
+
+const Kernels* FG_JOIN(kernels_, FG_ISA)() {
+  namespace isa = FG_ISA;
+  static constexpr Kernels kernels = {
+      FG_QUOTE(FG_ISA),     isa::reduce_scratch, isa::reduce_rows,    isa::reduce_part,
+      isa::reduce_merge,    isa::attend_scratch, isa::attend_stats_bytes, isa::attend_rows,
+      isa::attend_stats,    isa::attend_combine, isa::attend_part,    isa::copy_rows,
+      isa::repeat_rows,     isa::sum_lines,
+  };
+  return &kernels;
+}
+
+}  // namespace fg

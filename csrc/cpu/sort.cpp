@@ -1,0 +1,93 @@
+// The stable counting sort by row. Edges are first dealt, in order, into buckets of neighbouring rows (so that the
+// counters and targets of what follows fit in cache), then each bucket is sorted by itself; both in parallel.
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "cpu/operators.h"
+#include "cpu/parallel.h"
+
+namespace fg {
+namespace {
+
+constexpr int64_t kBucketRows = 8192;      // a bucket's counters: 64 KiB
+constexpr int64_t kMostBuckets = 2048;     // targets that a thread writes to at the same time
+constexpr int64_t kLeastEdges = 1 << 16;   // per slice
+
+template <class I>
+struct Pair {
+  I row, edge;
+};
+
+// Memory that nobody has to clear first.
+template <class T>
+std::unique_ptr<T[]> uninitialised(int64_t count) {
+  return std::unique_ptr<T[]>(new T[static_cast<size_t>(count)]);
+}
+
+template <class I>
+bool sort(const I* index, int64_t edges, int64_t rows, int64_t* rowptr, I* perm, int threads) {
+  int shift = 0;
+  while ((rows >> shift) > kMostBuckets || (int64_t{1} << shift) < kBucketRows) ++shift;
+  const int64_t buckets = (std::max<int64_t>(rows, 1) - 1) / (int64_t{1} << shift) + 1;
+  const int64_t slices = std::clamp<int64_t>(edges / kLeastEdges, 1, threads);
+  const auto slice = [&](int64_t s) { return edges * s / slices; };
+  std::vector<int64_t> start(static_cast<size_t>(slices * buckets));
+  std::atomic<bool> fine{true};
+  parallel_for(slices, threads, [&](int64_t s) {
+    std::vector<int64_t> count(static_cast<size_t>(buckets));
+    bool good = true;
+    for (int64_t e = slice(s); e < slice(s + 1); ++e) {
+      const bool in_range = index[e] >= 0 && static_cast<int64_t>(index[e]) < rows;
+      good &= in_range;
+      if (in_range) ++count[static_cast<size_t>(index[e] >> shift)];
+    }
+    if (!good) fine = false;
+    std::copy(count.begin(), count.end(), start.begin() + s * buckets);
+  });
+  if (!fine) return false;
+  std::vector<int64_t> bucket_start(static_cast<size_t>(buckets + 1));
+  int64_t total = 0;
+  for (int64_t b = 0; b < buckets; ++b) {
+    bucket_start[b] = total;
+    for (int64_t s = 0; s < slices; ++s) {
+      const int64_t count = start[s * buckets + b];
+      start[s * buckets + b] = total;
+      total += count;
+    }
+  }
+  bucket_start[buckets] = total;
+  auto pairs = uninitialised<Pair<I>>(edges);
+  parallel_for(slices, threads, [&](int64_t s) {
+    int64_t* next = start.data() + s * buckets;
+    for (int64_t e = slice(s); e < slice(s + 1); ++e)
+      pairs[static_cast<size_t>(next[index[e] >> shift]++)] = {index[e], static_cast<I>(e)};
+  });
+  parallel_for(buckets, threads, [&](int64_t b) {
+    const int64_t row0 = b << shift, row1 = std::min(row0 + (int64_t{1} << shift), rows);
+    const Pair<I>* begin = pairs.get() + bucket_start[b];
+    const Pair<I>* end = pairs.get() + bucket_start[b + 1];
+    std::vector<int64_t> next(static_cast<size_t>(row1 - row0) + 1);
+    for (const Pair<I>* p = begin; p < end; ++p) ++next[static_cast<size_t>(p->row - row0)];
+    int64_t position = bucket_start[b];
+    for (int64_t r = row0; r < row1; ++r) {
+      const int64_t count = next[static_cast<size_t>(r - row0)];
+      rowptr[r] = next[static_cast<size_t>(r - row0)] = position;
+      position += count;
+    }
+    for (const Pair<I>* p = begin; p < end; ++p) perm[next[static_cast<size_t>(p->row - row0)]++] = p->edge;
+  });
+  rowptr[rows] = edges;
+  return true;
+}
+
+}  // namespace
+
+bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm, int threads) {
+  if (index_type == kInt32)
+    return sort(static_cast<const int32_t*>(index), edges, num_rows, rowptr, static_cast<int32_t*>(perm), threads);
+  return sort(static_cast<const int64_t*>(index), edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
+}
+
+}  // namespace fg

@@ -1,0 +1,117 @@
+"""What users call: `inference`, `compile`, `accelerate`, `restore`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from pyg_fullgraph.engine import Engine
+from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.front import accelerate as _accelerate
+from pyg_fullgraph.front.forward import unwrap
+from pyg_fullgraph.front.run import Options, run
+
+
+def inference(
+    model: torch.nn.Module,
+    *args: Any,
+    device: torch.device | str | int | None = None,
+    embedding_device: torch.device | str | None = None,
+    progress_bar: bool = False,
+    cache: bool | None = None,
+    nodes: Any = None,
+    verify: str | bool = "auto",
+    fallback: str = "error",
+    compile_rows: bool = False,
+    threads: int | None = None,
+    out: Any = None,
+    force_eval: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Returns the model's output for every node of a graph, exactly as ``model.forward`` gives it over the whole graph.
+
+    Args:
+        model: any PyG model in evaluation mode; ``DistributedDataParallel`` and ``torch.compile`` wrappers are opened.
+        args: recognised by type, in any order: ``Data``, a ``NeighborLoader`` or another loader with ``.data`` (it is
+            never iterated), node features ``[N, F]``, ``edge_index`` ``[2, E]`` or a sparse ``adj_t``, a device, its
+            name or a rank. Further tensors go to the parameters of forward in order.
+        device: where to compute; must be the device of the model.
+        embedding_device: where the result goes; ``None`` means where the features came from.
+        progress_bar: show a bar with the time left.
+        cache: taken for PyG's sake; there is nothing to cache.
+        nodes: node numbers ``[M]`` or a mask ``[N]``: only these rows, and only the work that they need.
+        verify: ``"auto"`` recomputes 8 random nodes with the model's own forward at the first call, ``"always"`` at
+            every call, ``"off"`` (or ``False``) never.
+        fallback: what to do with a model that cannot be captured: ``"error"``, or ``"eager"`` to run it as it is.
+        compile_rows: compile the row-wise parts with Inductor; pays for models that run often.
+        threads: how many threads to use; ``None`` means ``torch.get_num_threads()``.
+        out: where to write the result, see `pyg_fullgraph.engine.Engine`.
+        force_eval: evaluate a model in training mode, and switch it back.
+        kwargs: arguments of ``model.forward`` by name. What forward requires is else taken from the data, and so are
+            ``edge_weight``, ``edge_attr``, ``edge_type``, ``batch`` and ``pos`` where it takes and uses them.
+
+    Returns:
+        What ``model.forward`` returns; row ``i`` belongs to node ``i`` (to ``nodes[i]``).
+
+    Raises:
+        InputError: if an argument is missing or does not fit the model.
+        GraphError: if the graph is malformed.
+        CaptureError: if the model cannot be captured exactly.
+        FullGraphMismatch: if verification finds a wrong row.
+    """
+    options = Options(
+        device, embedding_device, progress_bar, nodes, verify, fallback, compile_rows, threads, out, force_eval
+    )
+    return run(model, args, kwargs, options, Engine)
+
+
+def compile(model: torch.nn.Module, **options: Any) -> Engine:
+    """Returns an engine that takes the arguments of ``model.forward``; traced at the first call.
+
+    Args:
+        model: any PyG model; wrappers are opened. Its parameters are read at every call.
+        options: of `pyg_fullgraph.engine.Engine`: ``compile_rows``, ``threads``, ``home``, ``verify``, ``fallback``.
+
+    Raises:
+        InputError: if ``model`` is not a module.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"compile needs a torch.nn.Module (got {type(model).__name__}).")
+    return Engine(unwrap(model), **options)
+
+
+def accelerate(model: torch.nn.Module, data: Any = None, **options: Any) -> torch.nn.Module:
+    """Replaces ``model.inference`` by a whole-graph run under PyG's signature, and returns the model.
+
+    ``model.inference(loader, device, embedding_device="cpu", progress_bar=False, cache=False)`` works as before, as do
+    the other argument orders in circulation; the loader is asked for its data and never iterated. Parts of the model
+    with an ``inference`` of their own (``to_hetero`` models) are replaced too. Copies and pickles of the model keep it.
+
+    Args:
+        model: any PyG model, wrapped or not; it need not have an ``inference``.
+        data: the graph for calls that pass none, ``model.inference(x_all)``.
+        options: defaults of these calls, as in `inference`.
+    """
+    return _accelerate.install(model, _options(options), Engine, data)
+
+
+def accelerated(
+    model: torch.nn.Module, data: Any = None, **options: Any
+) -> AbstractContextManager[torch.nn.Module]:
+    """`accelerate` for the length of a ``with`` block."""
+    return _accelerate.installed(model, _options(options), Engine, data)
+
+
+def restore(model: torch.nn.Module) -> torch.nn.Module:
+    """Undoes `accelerate`, drops the model's engines, and returns the model."""
+    return _accelerate.uninstall(model)
+
+
+def _options(named: dict[str, Any]) -> Options:
+    """Options by name; an unknown one is an error that lists them."""
+    unknown = sorted(set(named) - set(Options.__dataclass_fields__))
+    if unknown:
+        raise InputError(f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}.")
+    return Options(**named)

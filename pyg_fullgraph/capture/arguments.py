@@ -1,0 +1,212 @@
+"""The tree of a call's arguments: what is a tensor, what is a size of the graph, what is a constant.
+
+`flatten` takes a call apart, `rebuild` puts it together again around other tensors (fake ones while tracing).
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.data import Data, HeteroData
+
+from pyg_fullgraph.errors import InputError
+
+Path = tuple[Any, ...]
+
+
+class Attribute(str):
+    """An attribute's name within a path, as opposed to a dictionary key."""
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, enum.Enum, slice, type(...))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor argument, by leaf number; `scalar` marks an integer argument that travels as a tensor."""
+
+    index: int
+    scalar: bool = False
+
+
+@dataclass(frozen=True)
+class SizeSlot:
+    """An integer argument that is the size of a space."""
+
+    space: str
+
+
+class Const:
+    """A value that is baked into the trace; compared by value where plain, else by identity."""
+
+    def __init__(self, value: Any, path: Path = ()) -> None:
+        self.value = value
+        self.path = path
+        plain = isinstance(value, _PLAIN) and not isinstance(value, slice)
+        self._key = (type(value), repr(value) if isinstance(value, float) else value) if plain else (id(value),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Const({self.value!r})"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A container: `kind` is tuple, list, dict, named or data; `template` is a tensor-free copy of a data object."""
+
+    kind: str
+    cls: type | None
+    keys: tuple[Any, ...]
+    children: tuple[Any, ...]
+    template: Any = field(default=None, compare=False, repr=False)
+
+
+class Found:
+    """The tensors met by `flatten`, each once, with the path of its first appearance."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.paths: list[Path] = []
+        self.keep: list[Any] = []  # the objects as passed: keeps their ids unique while we compare them
+        self._numbers: dict[int, int] = {}
+        self.constants: list[Const] = []
+
+    def add(self, original: Tensor, tensor: Tensor, path: Path) -> Slot:
+        if id(original) not in self._numbers:
+            self._numbers[id(original)] = len(self.tensors)
+            self.tensors.append(tensor)
+            self.paths.append(path)
+            self.keep.append(original)
+        return Slot(self._numbers[id(original)])
+
+    def names(self) -> list[str]:
+        """A readable, unique identifier per tensor."""
+        names: list[str] = []
+        for path in self.paths:
+            stem = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in path)
+            stem = re.sub(r"\W", "_", stem)
+            stem = f"arg_{stem}" if not stem or stem[0].isdigit() else stem
+            name, count = stem, 2
+            while name in names:
+                name, count = f"{stem}_{count}", count + 1
+            names.append(name)
+        return names
+
+
+def describe(path: Path) -> str:
+    """`x_dict['paper']`, as the user would write it."""
+    head, *rest = path
+    return str(head) + "".join(f"[{part!r}]" for part in rest)
+
+
+def flatten(value: Any, path: Path, found: Found) -> Any:
+    """Take one argument apart; tensors go to `found`, the tree of what is left is returned."""
+    if isinstance(value, EdgeIndex):
+        return found.add(value, value.as_tensor(), path)
+    if isinstance(value, Tensor):
+        _refuse_sparse(value, path)
+        plain = value.as_tensor() if hasattr(value, "as_tensor") else value  # torch_geometric.Index
+        return found.add(value, plain, path)
+    if isinstance(value, (Data, HeteroData)):
+        return _flatten_data(value, path, found)
+    if isinstance(value, Mapping):
+        children = tuple(flatten(item, (*path, key), found) for key, item in value.items())
+        return Branch("dict", type(value) if type(value) is not dict else None, tuple(value), children)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        children = tuple(flatten(getattr(value, f), (*path, f), found) for f in value._fields)
+        return Branch("named", type(value), value._fields, children)
+    if isinstance(value, (tuple, list)):
+        children = tuple(flatten(item, (*path, i), found) for i, item in enumerate(value))
+        return Branch("tuple" if isinstance(value, tuple) else "list", None, (), children)
+    if type(value).__name__ == "SparseTensor":
+        raise InputError(_sparse_message(path))
+    constant = Const(value, path)
+    found.constants.append(constant)
+    return constant
+
+
+def _flatten_data(data: Data | HeteroData, path: Path, found: Found) -> Branch:
+    """A data object: every attribute of every store, keyed by (store, attribute)."""
+    keys: list[tuple[Any, str]] = []
+    children: list[Any] = []
+    template = copy.copy(data)
+    for store in template.stores:
+        store_key = getattr(store, "_key", None)
+        for name in list(store.keys()):
+            value = store[name]
+            where = (*path, Attribute(name)) if store_key is None else (*path, Attribute(name), store_key)
+            children.append(flatten(value, where, found))
+            keys.append((store_key, name))
+            del store[name]
+    counts = tuple((key, Const(getattr(data, key, None))) for key in ("_num_graphs",))
+    children.extend(const for _, const in counts)
+    keys.extend((None, key) for key, _ in counts)
+    return Branch("data", type(data), tuple(keys), tuple(children), template)
+
+
+def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any]) -> Any:
+    """The argument again, with `tensors` by leaf number and `size_of(space)` for sizes."""
+    if isinstance(node, Slot):
+        return tensors[node.index].item() if node.scalar else tensors[node.index]
+    if isinstance(node, SizeSlot):
+        return size_of(node.space)
+    if isinstance(node, Const):
+        return node.value
+    children = [rebuild(child, tensors, size_of) for child in node.children]
+    if node.kind == "tuple":
+        return tuple(children)
+    if node.kind == "list":
+        return children
+    if node.kind == "named":
+        return node.cls(*children)
+    if node.kind == "data":
+        return _rebuild_data(node, children)
+    plain = dict(zip(node.keys, children, strict=True))
+    return plain if node.cls is None else _like_mapping(node.cls, plain)
+
+
+def _like_mapping(cls: type, plain: dict[Any, Any]) -> Any:
+    """A mapping of the caller's own class; a plain dict where its constructor wants something else."""
+    try:
+        return cls(plain)
+    except TypeError:
+        return plain
+
+
+def _rebuild_data(node: Branch, children: list[Any]) -> Any:
+    data = copy.copy(node.template)
+    for (store_key, name), child in zip(node.keys, children, strict=True):
+        if name.startswith("_"):
+            continue
+        store = data._global_store if store_key is None and hasattr(data, "_global_store") else data
+        if store_key is not None:
+            store = data[store_key]
+        store[name] = child
+    return data
+
+
+def _refuse_sparse(tensor: Tensor, path: Path) -> None:
+    if tensor.layout is not torch.strided:
+        raise InputError(_sparse_message(path))
+    if tensor.is_quantized or tensor.is_nested:
+        raise InputError(f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor.")
+
+
+def _sparse_message(path: Path) -> str:
+    return (
+        f"Argument '{describe(path)}' is a sparse matrix. Pass edge_index (and the values as edge_weight) instead: "
+        "row, col = adj_t.coo()[:2]; edge_index = torch.stack([col, row])."
+    )

@@ -1,0 +1,58 @@
+"""Small tools for fx nodes that carry fake values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+
+def fake_of(node: fx.Node) -> Any:
+    """The fake value of a node: a tensor, a symbolic number, or a list of them."""
+    return node.meta["val"]
+
+
+def dtype_of(node: fx.Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, Tensor) else None
+
+
+def expression(size: Any) -> Any:
+    """A size in comparable form: sympy for symbolic sizes. Comparing the sizes themselves would ask about the data."""
+    return size.node.expr if isinstance(size, torch.SymInt) else size
+
+
+def expressions(value: Tensor) -> tuple[Any, ...]:
+    return tuple(expression(size) for size in value.shape)
+
+
+def same_shape(left: Tensor, right: Tensor) -> bool:
+    """Equal shapes as far as is known without asking about the data."""
+    return expressions(left) == expressions(right)
+
+
+def insert(
+    graph: fx.Graph, before: fx.Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, like: fx.Node
+) -> fx.Node:
+    """A new call in front of `before`, with the value and the source line of `like`."""
+    with graph.inserting_before(before):
+        node = graph.call_function(target, args, kwargs)
+    node.meta["val"] = like.meta["val"]
+    node.meta["where"] = before.meta.get("where", "") or like.meta.get("where", "")
+    node.meta["layer"] = before.meta.get("layer", "") or like.meta.get("layer", "")
+    return node
+
+
+def shape_args(graph: fx.Graph, before: fx.Node, of: fx.Node) -> list[Any]:
+    """The sizes of `of` as arguments: numbers, and `sym_size` nodes for the symbolic ones."""
+    out: list[Any] = []
+    for axis, size in enumerate(fake_of(of).shape):
+        if not isinstance(size, torch.SymInt) or expression(size).is_Integer:
+            out.append(int(size))
+            continue
+        with graph.inserting_before(before):
+            node = graph.call_function(torch.ops.aten.sym_size.int, (of, axis))
+        node.meta.update(val=size, where=before.meta.get("where", ""), layer=before.meta.get("layer", ""))
+        out.append(node)
+    return out

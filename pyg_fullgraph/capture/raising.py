@@ -1,0 +1,262 @@
+"""Raise a traced ATen graph to the vocabulary: gathers, segment reductions and row values, each with its stage.
+
+``index_select`` by an integer endpoint becomes ``gather``; ``scatter_add``, ``index_add``, ``scatter_reduce`` and
+``index_put`` onto an empty base become ``reduce``. Everything else stays the ATen operator it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import replace
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+from pyg_fullgraph.capture.trace import Traced
+from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, map_args, refs_of
+from pyg_fullgraph.ir.locality import is_row_local
+from pyg_fullgraph.ir.program import is_symbolic
+
+aten = torch.ops.aten
+
+_ALIASES = {aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default}
+_REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "max", "amin": "min", "prod": "mul"}
+_INDEX_VIEWS = {"expand", "view", "unsqueeze", "_unsafe_view", "reshape", "clone", "alias", "detach"}
+
+
+def raise_program(traced: Traced) -> Program:
+    """The IR program of a traced model.
+
+    Args:
+        traced: functional ATen graph with symbolic sizes.
+
+    Returns:
+        A program whose values carry shape, stage, locality and source line.
+    """
+    return _Raiser(traced).run()
+
+
+class _Raiser:
+    def __init__(self, traced: Traced) -> None:
+        self.traced = traced
+        self.names: dict[fx.Node, Any] = {}  # node -> Ref, Dim or constant
+        spaces = {expr: name for name, expr in traced.symbols.items() if is_symbolic(expr)}
+        self.program = Program({}, None, spaces, list(traced.model_notes))
+        self.known = set(spaces)
+
+    def run(self) -> Program:
+        for node in self.traced.graph.nodes:
+            if node.op == "output":
+                continue
+            self.names[node] = self._raise(node)
+        self.program.outputs = map_args(self.traced.outputs, self._convert)
+        self.program.drop_dead()
+        return self.program
+
+    # -- one node ---------------------------------------------------------------------------------------------
+
+    def _raise(self, node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return self._leaf(node)
+        if node.op == "get_attr":
+            return self._constant(node)
+        val = node.meta.get("val")
+        if node.target in _ALIASES:
+            return self.names[node.args[0]]
+        if isinstance(val, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)):
+            return self._scalar(node, val)
+        if val is None:  # an assertion on sizes: the trace's own bookkeeping
+            return None
+        return self._tensor(node, val)
+
+    def _leaf(self, node: fx.Node) -> Any:
+        val = node.meta["val"]
+        if not isinstance(val, torch.Tensor):
+            return Dim(val.node.expr) if isinstance(val, torch.SymInt) else val
+        if node.name in self.traced.param_names:
+            qualified = self.traced.param_names[node.name]
+            return self._add(node, "param", (qualified,), {}, val, Stage.PARAM)
+        leaf = self.traced.input_names[node.name]
+        stage = Stage.STRUCT if not val.dtype.is_floating_point and not val.dtype.is_complex else Stage.DATA
+        return self._add(node, "input", (leaf.name,), {}, val, stage)
+
+    def _constant(self, node: fx.Node) -> Ref:
+        literal = self.traced.constants[str(node.target)]
+        return self._add(node, "const", (literal,), {}, literal, Stage.PARAM)
+
+    def _scalar(self, node: fx.Node, val: Any) -> Any:
+        if isinstance(val, (int, float, bool)):
+            return val
+        expr = val.node.expr
+        if node.target is aten._local_scalar_dense.default:
+            self._add(node, "aten", self._convert(node.args), {}, None, Stage.STRUCT, target=node.target)
+            for symbol in expr.free_symbols - self.known:
+                self.known.add(symbol)
+                self.program.definers[symbol] = node.name
+        return int(expr) if expr.is_Integer else Dim(expr)
+
+    def _tensor(self, node: fx.Node, val: Any) -> Ref:
+        args, kwargs = self._convert(tuple(node.args)), self._convert(dict(node.kwargs))
+        stage = self._stage(args, kwargs, val)
+        multi = isinstance(val, (tuple, list))
+        first = next((item for item in val if item is not None), None) if multi else val
+        if node.target is operator.getitem:
+            ref = self._add(node, "aten", args, kwargs, val, stage)
+        else:
+            raised = None if multi or stage is not Stage.DATA else self._vocabulary(node, args, kwargs, val)
+            if raised is not None:
+                return raised
+            ref = self._add(node, "aten", args, kwargs, first, stage, target=node.target, multi=multi)
+        value = self.program[ref.name]
+        self.program.values[ref.name] = replace(value, local=is_row_local(self.program, value))
+        return ref
+
+    def _stage(self, args: Any, kwargs: Any, val: Any) -> Stage:
+        from_refs = [self.program[name].stage for name in refs_of((args, kwargs))]
+        if Stage.DATA in from_refs:
+            return Stage.DATA
+        if Stage.PARAM in from_refs and Stage.STRUCT in from_refs:
+            return Stage.DATA
+        shapes = [item for item in (val if isinstance(val, (tuple, list)) else [val]) if item is not None]
+        sized = any(is_symbolic(s) for item in shapes for s in _shape(item)) or _has_dim((args, kwargs))
+        if Stage.PARAM in from_refs:
+            return Stage.DATA if sized else Stage.PARAM
+        return Stage.STRUCT if from_refs or sized else Stage.PARAM
+
+    def _add(self, node: fx.Node, op: str, args: Any, kwargs: Any, val: Any, stage: Stage, **extra: Any) -> Ref:
+        shape = _shape(val) if val is not None else ()
+        for size in shape:
+            if is_symbolic(size):
+                for symbol in size.free_symbols - self.known:  # type: ignore[union-attr]
+                    self.known.add(symbol)
+                    self.program.definers[symbol] = node.name
+        dtype = val.dtype if val is not None else None
+        where = node.meta.get("where", "")
+        self.program.values[node.name] = Value(node.name, op, args, kwargs, shape, dtype, stage, where=where, **extra)
+        return Ref(node.name)
+
+    def _convert(self, tree: Any) -> Any:
+        def leaf(item: Any) -> Any:
+            if isinstance(item, fx.Node):
+                return self.names[item]
+            if isinstance(item, torch.SymInt | torch.SymFloat):
+                return Dim(item.node.expr)
+            return item
+
+        return map_args(fx.node.map_aggregate(tree, lambda item: item), leaf)
+
+    # -- the vocabulary ---------------------------------------------------------------------------------------
+
+    def _vocabulary(self, node: fx.Node, args: Any, kwargs: Any, val: Any) -> Ref | None:
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet is aten.index_select:
+            return self._gather(node, args[0], args[1], args[2], val)
+        if packet is aten.index:
+            dim = next((i for i, item in enumerate(args[1]) if item is not None), None)
+            if dim is None or len([item for item in args[1] if item is not None]) != 1:
+                return None
+            return self._gather(node, args[0], dim, args[1][dim], val)
+        if packet is aten.scatter_add:
+            return self._reduce(node, args[0], args[1], args[2], args[3], "sum", val)
+        if packet is aten.index_add and kwargs.get("alpha", 1) == 1 and len(args) == 4:
+            return self._reduce(node, args[0], args[1], args[2], args[3], "sum", val)
+        if packet is aten.scatter_reduce:
+            return self._scatter_reduce(node, args, kwargs, val)
+        if packet is aten.index_put and len(args) == 4 and args[3] is True and len(args[1]) == 1:
+            return self._reduce(node, args[0], 0, args[1][0], args[2], "sum", val)
+        return None
+
+    def _gather(self, node: fx.Node, x: Ref, dim: int, index: Ref, val: Any) -> Ref | None:
+        table, rows = self.program[x.name], self.program[index.name]
+        if table.row_dim is None or dim % len(table.shape) != table.row_dim or rows.stage is not Stage.STRUCT:
+            return None
+        if len(rows.shape) != 1 or rows.space is None or rows.dtype is torch.bool:
+            return None
+        return self._add(node, "gather", (x, index), {}, val, Stage.DATA)
+
+    def _scatter_reduce(self, node: fx.Node, args: Any, kwargs: Any, val: Any) -> Ref | None:
+        reduce, include_self = _REDUCES[args[4]], kwargs.get("include_self", True)
+        if include_self and reduce not in ("sum", "mul"):
+            return None
+        fill = 1 if reduce == "mul" and include_self else 0
+        if reduce == "mul" and not include_self:
+            return None
+        return self._reduce(node, args[0], args[1], args[2], args[3], reduce, val, fill)
+
+    def _reduce(
+        self, node: fx.Node, base: Ref, dim: int, index: Ref, x: Any, reduce: str, val: Any, fill: float = 0
+    ) -> Ref | None:
+        if not isinstance(x, Ref):
+            return None
+        root, value = self._index_root(index), self.program[x.name]
+        sizes = _shape(val)
+        if root is None or not sizes or not is_symbolic(sizes[dim % len(sizes)]):
+            return None
+        rows = self.program[root]
+        if value.row_dim is None or rows.stage is not Stage.STRUCT or rows.space != value.space:
+            return None
+        if dim % len(value.shape) != value.row_dim or len(value.shape) != len(sizes):
+            return None
+        rest = lambda shape: [s for i, s in enumerate(shape) if i != value.row_dim]  # noqa: E731
+        if rest(value.shape) != rest(sizes):
+            return None
+        kwargs = {"reduce": reduce}
+        if self._is_filled(base, fill):
+            return self._add(node, "reduce", (x, Ref(root)), kwargs, val, Stage.DATA)
+        if reduce != "sum" or not isinstance(base, Ref):
+            return None
+        name = f"{node.name}_sum"
+        self.program.values[name] = Value(
+            name, "reduce", (x, Ref(root)), kwargs, sizes, val.dtype, Stage.DATA, where=node.meta.get("where", "")
+        )
+        return self._add(node, "aten", (base, Ref(name)), {}, val, Stage.DATA, target=aten.add.Tensor)
+
+    def _is_filled(self, base: Any, fill: float) -> bool:
+        if not isinstance(base, Ref):
+            return False
+        value = self.program[base.name]
+        while value.op == "aten" and value.target in (aten.expand.default, aten.clone.default, aten.view.default):
+            value = self.program[value.args[0].name]
+        if value.op != "aten" or value.target is None:
+            return False
+        packet = value.target.overloadpacket
+        if packet is aten.full:
+            return bool(value.args[1] == fill)
+        return (packet is aten.zeros and fill == 0) or (packet is aten.ones and fill == 1)
+
+    def _index_root(self, index: Any) -> str | None:
+        """The 1-D index below a chain of views that only broadcast it over columns."""
+        if not isinstance(index, Ref):
+            return None
+        value = self.program[index.name]
+        while len(value.shape) != 1:
+            if value.op != "aten" or value.target is None or value.row_dim is None:
+                return None
+            if value.target.overloadpacket._qualified_op_name.split("::")[1] not in _INDEX_VIEWS:
+                return None
+            below = self.program[value.args[0].name]
+            if below.space != value.space or below.width not in (1, value.width):
+                return None
+            value = below
+        return value.name if is_symbolic(value.shape[0]) else None
+
+
+def _shape(val: Any) -> tuple[int | sympy.Expr, ...]:
+    if not hasattr(val, "shape"):
+        return ()
+    out: list[int | sympy.Expr] = []
+    for size in val.shape:
+        if isinstance(size, torch.SymInt):
+            expr = size.node.expr
+            out.append(int(expr) if expr.is_Integer else expr)
+        else:
+            out.append(int(size))
+    return tuple(out)
+
+
+def _has_dim(tree: Any) -> bool:
+    found: list[Dim] = []
+    map_args(tree, lambda leaf: found.append(leaf) if isinstance(leaf, Dim) else None)
+    return bool(found)

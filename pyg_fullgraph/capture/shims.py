@@ -1,0 +1,273 @@
+"""Adapters that hold while a model is traced, for what fake tensors cannot answer.
+
+Each adapter is one context manager over public names; a name that this version of torch_geometric does not have is
+left alone. `adapted(model)` enters them all, and everything is put back on exit, also after an error.
+
+1. `int(tensor)`, `float(tensor)`, `len(tensor)` in the modules of PyG and of the model -> symbolic numbers
+2. `torch_geometric.is_compiling() -> True`: the plain torch path, whatever optional packages are installed (trap 12)
+3. `HeteroLinear.forward` -> `pyg_fullgraph::typed_linear`
+4. recurrent layers -> plain operators (`capture.recurrent`)
+5. aggregations that sort, pad or attend -> one opaque node (`capture.operators.OpaqueAggregation`)
+6. `cached=True` -> computed anew (a warm cache would bake the old graph, trap 2)
+7. `torch_geometric.backend.use_segment_matmul = False`
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+import torch_geometric
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch_geometric.nn import aggr as pyg_aggr
+from torch_geometric.nn import dense as pyg_dense
+
+from pyg_fullgraph.capture import recurrent
+from pyg_fullgraph.capture.operators import OpaqueAggregation
+from pyg_fullgraph.capture.opaque import record_opaque
+
+_TRACEABLE_AGGREGATIONS = (
+    "SumAggregation MeanAggregation MaxAggregation MinAggregation MulAggregation VarAggregation StdAggregation "
+    "SoftmaxAggregation PowerMeanAggregation MultiAggregation FusedAggregation DegreeScalerAggregation "
+    "AttentionalAggregation DeepSetsAggregation VariancePreservingAggregation Set2Set"
+).split()
+
+
+class _NumberType(type):
+    """Metaclass of the stand-ins for `int` and `float`: calls see fake tensors, all else sees the builtin."""
+
+    builtin: type
+    symbolic: type
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Tensor) and not kwargs:
+            return cls.of_tensor(args[0])  # type: ignore[attr-defined]
+        if args and isinstance(args[0], (torch.SymInt, torch.SymFloat)):
+            return cls.of_symbol(args[0])  # type: ignore[attr-defined]
+        return cls.builtin(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, (cls.builtin, cls.symbolic))
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, (cls.builtin, cls.symbolic))
+
+    def __eq__(cls, other: Any) -> bool:
+        return other is cls or other is cls.builtin
+
+    def __hash__(cls) -> int:
+        return hash(cls.builtin)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(cls.builtin, name)
+
+    def __or__(cls, other: Any) -> Any:  # type: ignore[override]
+        return cls.builtin | other
+
+
+class _TracedInt(metaclass=_NumberType):
+    builtin = int
+    symbolic = torch.SymInt
+
+    @staticmethod
+    def of_tensor(tensor: Tensor) -> Any:
+        value = tensor.item()
+        if isinstance(value, torch.SymInt):
+            torch._check(value >= 0)  # the integers that models read from tensors are sizes
+            return value
+        return torch.sym_int(value)
+
+    @staticmethod
+    def of_symbol(value: Any) -> Any:
+        return torch.sym_int(value)
+
+
+class _TracedFloat(metaclass=_NumberType):
+    builtin = float
+    symbolic = torch.SymFloat
+
+    @staticmethod
+    def of_tensor(tensor: Tensor) -> Any:
+        return torch.sym_float(tensor.item())
+
+    @staticmethod
+    def of_symbol(value: Any) -> Any:
+        return torch.sym_float(value)
+
+
+def _traced_len(value: Any) -> Any:
+    return value.size(0) if isinstance(value, Tensor) and value.dim() else builtins.len(value)
+
+
+def _always() -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def adapted(model: torch.nn.Module) -> Iterator[None]:
+    """All adapters, for the time of one trace of `model`."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_module_globals(model))
+        stack.enter_context(_recurrent_layers())
+        stack.enter_context(_hetero_linear())
+        stack.enter_context(_opaque_aggregations(model))
+        stack.enter_context(_replaced(torch_geometric.backend, "use_segment_matmul", False))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name = value` for the time of the context, where `owner` has it."""
+    if not hasattr(owner, name):
+        yield
+        return
+    own = name in vars(owner)
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, old)
+        else:
+            delattr(owner, name)
+
+
+@contextlib.contextmanager
+def _module_globals(model: torch.nn.Module) -> Iterator[None]:
+    """Stand-ins for builtins in the global names of PyG's modules and of the model's own."""
+    stand_ins = {"int": _TracedInt, "float": _TracedFloat, "len": _traced_len}
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+    missing = object()
+    try:
+        for names in _namespaces(model):
+            changes: dict[str, Any] = {key: value for key, value in stand_ins.items() if key not in names}
+            if getattr(names.get("is_compiling"), "__module__", "").startswith("torch_geometric"):
+                changes["is_compiling"] = _always
+            for key, value in changes.items():
+                undo.append((names, key, names.get(key, missing)))
+                names[key] = value
+        yield
+    finally:
+        for names, key, old in reversed(undo):
+            if old is missing:
+                del names[key]
+            else:
+                names[key] = old
+
+
+def _namespaces(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """Global names of every module whose code a forward may run: PyG, the model's classes, what those import."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, module in list(sys.modules.items()):
+        if name == "torch_geometric" or name.startswith("torch_geometric."):
+            found[id(vars(module))] = vars(module)
+    for cls in {base for module in model.modules() for base in type(module).__mro__}:
+        for value in list(vars(cls).values()):
+            if isinstance(value, FunctionType) and not _is_foreign(value.__module__):
+                found[id(value.__globals__)] = value.__globals__
+    for names in list(found.values()):
+        if str(names.get("__name__", "")).startswith("torch_geometric"):
+            continue
+        for value in list(names.values()):  # helper functions and helper modules, one import away
+            if isinstance(value, FunctionType) and not _is_foreign(value.__module__):
+                found[id(value.__globals__)] = value.__globals__
+            elif isinstance(value, ModuleType) and not _is_foreign(value.__name__):
+                found[id(vars(value))] = vars(value)
+    return list(found.values())
+
+
+def _is_foreign(module: str | None) -> bool:
+    """True for code that is neither the user's nor PyG's."""
+    top = (module or "builtins").split(".")[0]
+    return top in ("torch", "numpy", "pyg_fullgraph", "sympy", "scipy") or top in sys.stdlib_module_names and (
+        top != "__main__"
+    )
+
+
+@contextlib.contextmanager
+def _recurrent_layers() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for cls in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
+            stack.enter_context(_replaced(cls, "forward", recurrent.recurrent_forward))
+        stack.enter_context(_replaced(torch.nn.GRUCell, "forward", recurrent.gru_cell_forward))
+        stack.enter_context(_replaced(torch.nn.LSTMCell, "forward", recurrent.lstm_cell_forward))
+        stack.enter_context(_replaced(torch.nn.RNNCell, "forward", recurrent.rnn_cell_forward))
+        yield
+
+
+@contextlib.contextmanager
+def _hetero_linear() -> Iterator[None]:
+    cls = getattr(pyg_dense, "HeteroLinear", None)
+    if cls is None:
+        yield
+        return
+
+    def forward(self: Any, x: Tensor, type_vec: Tensor) -> Tensor:
+        return torch.ops.pyg_fullgraph.typed_linear(x, self.weight, self.bias, type_vec)
+
+    with _replaced(cls, "forward", forward):
+        yield
+
+
+@contextlib.contextmanager
+def _opaque_aggregations(model: torch.nn.Module) -> Iterator[None]:
+    """Aggregations that ATen cannot express over symbolic sizes become one node each."""
+    base = pyg_aggr.Aggregation
+    names = {id(module): name for name, module in model.named_modules(remove_duplicate=False)}
+    real = {
+        id(module): {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        for module in model.modules()
+        if is_opaque(module)
+    }
+    original = base.__call__
+
+    def call(
+        self: Any,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: Any = None,
+        dim: int = -2,
+        **kwargs: Any,
+    ) -> Tensor:
+        if id(self) not in real or not isinstance(x, FakeTensor):
+            return original(self, x, index, ptr, dim_size, dim, **kwargs)
+        if index is None:
+            index = x.new_zeros(x.size(dim), dtype=torch.long)
+        if dim_size is None:
+            dim_size = _TracedInt(index.max()) + 1
+        if ptr is not None or any(value is not None for value in kwargs.values()):
+            raise NotImplementedError(f"{type(self).__name__} with 'ptr' or {sorted(kwargs)}")
+        handle = OpaqueAggregation(self, names[id(self)])
+        return record_opaque(handle, real[id(self)], x, index, dim_size, dim)
+
+    with _replaced(base, "__call__", call):
+        yield
+
+
+def is_opaque(module: torch.nn.Module) -> bool:
+    """True for PyG aggregations that run as one opaque node."""
+    return isinstance(module, pyg_aggr.Aggregation) and not any(
+        cls.__name__ in _TRACEABLE_AGGREGATIONS for cls in type(module).__mro__
+    ) and type(module).__module__.startswith("torch_geometric")
+
+
+def uncache(model: torch.nn.Module) -> list[str]:
+    """Switch `cached=True` layers to computing anew; the caller restores the modules. Returns their names."""
+    changed: list[str] = []
+    for name, module in model.named_modules():
+        attributes = vars(module)
+        if attributes.get("cached") is True:
+            attributes["cached"] = False
+            changed.append(name or type(module).__name__)
+        for key in attributes:
+            if key.startswith("_cached") and not isinstance(attributes[key], (bool, int, float, str)):
+                attributes[key] = None
+    return changed

@@ -1,0 +1,206 @@
+"""`bind`: the arguments of a model's forward as named tensor leaves with symbolic sizes.
+
+A call is flattened into a tree (`Slot`, `SizeSlot`, `Const`, `Branch`) and a list of tensors. Every tensor gets one
+dimension per axis: a fixed integer or the name of a *space*, a size that belongs to the graph and not to the model::
+
+    N                         nodes                 N:src, N:dst        the two sides of x=(x_src, x_dst)
+    E                         edges                 E:neg_edge_index    a second edge_index argument
+    N:paper                   nodes of one type     E:author__writes__paper
+
+Two calls with equal `Signature.key` run the same traced program, whatever their graphs' sizes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.capture.arguments import Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
+from pyg_fullgraph.capture.spaces import Dims, infer_dims, size_arguments
+from pyg_fullgraph.errors import InputError
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor argument.
+
+    Args:
+        name: unique, made of the argument's name and its path (`x`, `x_dict_paper`, `adjs_0_1`).
+        dims: per axis the name of a space, or a fixed size.
+        dtype, device: of the tensor.
+        value_class: "float" for data, "int" for structure (integers and booleans).
+    """
+
+    name: str
+    dims: tuple[int | str, ...]
+    dtype: torch.dtype
+    device: torch.device
+    value_class: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a call of forward looks like, up to the sizes of its graph.
+
+    Args:
+        leaves: the tensor arguments, in the order `bind` returns the tensors.
+        spec: the tree of (args, kwargs): tensors by leaf number, sizes by space, all other values as constants.
+    """
+
+    leaves: tuple[Leaf, ...]
+    spec: Branch
+    _sources: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable; a different key forces a new trace (None-ness, fixed sizes, dtypes, devices, constants)."""
+        return (self.leaves, self.spec)
+
+    @property
+    def spaces(self) -> dict[str, tuple[int, int]]:
+        """Space name -> (leaf number, axis) where its size is read."""
+        return dict(self._sources)
+
+    def sizes(self, tensors: list[Tensor]) -> dict[str, int]:
+        """The real size of every space, checked to be the same in all tensors that have it.
+
+        Raises:
+            InputError: where two arguments disagree, or an axis does not have its fixed size.
+        """
+        found: dict[str, tuple[int, str]] = {}
+        for leaf, tensor in zip(self.leaves, tensors, strict=True):
+            if tensor.dim() != len(leaf.dims):
+                raise InputError(f"Argument '{leaf.name}' has {tensor.dim()} axes, expected {len(leaf.dims)}.")
+            for axis, (dim, size) in enumerate(zip(leaf.dims, tensor.shape, strict=True)):
+                expected, first = found.setdefault(dim, (size, leaf.name)) if isinstance(dim, str) else (dim, "")
+                if size != expected:
+                    because = f"the size of '{first}'" if first else "the size it was traced with"
+                    raise InputError(
+                        f"Argument '{leaf.name}' has size {size} on axis {axis}, but {expected} ({because}) is expected."
+                    )
+        return {name: size for name, (size, _) in found.items()}
+
+    def call(self, tensors: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """`(args, kwargs)` of forward with `tensors` in place of the tensors of the bound call."""
+
+        def size_of(space: str) -> Any:
+            leaf, axis = self._sources[space]
+            return tensors[leaf].size(axis)
+
+        args, kwargs = rebuild(self.spec, tensors, size_of)
+        return tuple(args), dict(kwargs)
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{leaf.name}: {str(leaf.dtype).removeprefix('torch.')}[{', '.join(map(str, leaf.dims))}]"
+            for leaf in self.leaves
+        )
+
+
+def bind(
+    model: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    dims: Mapping[str, tuple[int | str, ...]] | None = None,
+    like: Signature | None = None,
+) -> tuple[Signature, list[Tensor]]:
+    """Flatten a call `model(*args, **kwargs)` into a signature and its tensors.
+
+    Args:
+        model: its `forward` gives positional arguments their names.
+        args, kwargs: the call. Tensors, `EdgeIndex`, None, numbers, strings, (named) tuples, lists, dicts and whole
+            `Data`, `HeteroData` or `Batch` objects are understood. A tensor that is passed twice is one leaf.
+        dims: dimensions by leaf name, for those that `bind` cannot or should not infer.
+        like: the signature of an earlier call; decides where sizes alone leave a choice (N == E, say).
+
+    Returns:
+        The signature, and the tensors of its leaves in order. `EdgeIndex` is unwrapped to its plain tensor.
+
+    Raises:
+        InputError: for sparse matrices (convert them to edge_index first), arguments that do not fit forward, and
+            values that cannot be told apart from one call to the next.
+    """
+    named_args, named_kwargs = _named(model, tuple(args), dict(kwargs))
+    found = Found()
+    arg_nodes = tuple(flatten(value, (name,), found) for name, value in named_args)
+    kwarg_nodes = tuple(flatten(value, (name,), found) for name, value in named_kwargs)
+    spec = Branch(
+        "tuple",
+        None,
+        (),
+        (
+            Branch("tuple", None, (), arg_nodes),
+            Branch("dict", None, tuple(name for name, _ in named_kwargs), kwarg_nodes),
+        ),
+    )
+    fixed: dict[str, Dims] = {leaf.name: leaf.dims for leaf in like.leaves} if like is not None else {}
+    inferred = infer_dims(found, overrides=dict(dims or {}), hints=fixed)
+    leaves = tuple(
+        Leaf(name, inferred[i], tensor.dtype, tensor.device, _value_class(tensor))
+        for i, (name, tensor) in enumerate(zip(found.names(), found.tensors, strict=True))
+    )
+    sources: dict[str, tuple[int, int]] = {}
+    for i, leaf in enumerate(leaves):
+        for axis, dim in enumerate(leaf.dims):
+            if isinstance(dim, str):
+                sources.setdefault(dim, (i, axis))
+    sizes = {space: found.tensors[i].size(axis) for space, (i, axis) in sources.items()}
+    spec, extra = size_arguments(spec, sizes)
+    scalars = tuple(
+        Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra
+    )
+    spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
+    tensors = list(found.tensors) + [torch.tensor(value) for _, value in extra]
+    return Signature(leaves + scalars, spec, sources), tensors
+
+
+def _number_scalars(node: Any, numbers: Mapping[str, int]) -> Any:
+    """Resolve `SizeSlot`s that no tensor's size carries to the scalar leaves made for them."""
+    if isinstance(node, Branch):
+        children = tuple(_number_scalars(child, numbers) for child in node.children)
+        return Branch(node.kind, node.cls, node.keys, children, node.template)
+    if isinstance(node, SizeSlot) and node.space in numbers:
+        return Slot(numbers[node.space], scalar=True)
+    return node
+
+
+def _value_class(tensor: Tensor) -> str:
+    return "float" if tensor.is_floating_point() or tensor.is_complex() else "int"
+
+
+def _named(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """Give every positional argument of forward its parameter name."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"{type(model).__name__}.forward{signature} was called with {len(args)} positional arguments and "
+            f"{sorted(kwargs)}: {error}. Pass exactly what you would pass to the model."
+        ) from error
+    declared = getattr(getattr(model, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
+    if declared is not None:
+        names = list(declared)
+    else:
+        names = [
+            name
+            for name, parameter in signature.parameters.items()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+    rest = next((n for n, p in signature.parameters.items() if p.kind == p.VAR_POSITIONAL), "args")
+    labelled = [
+        (names[i] if i < len(names) else f"{rest}_{i - (0 if declared else len(names))}", value)
+        for i, value in enumerate(args)
+    ]
+    return labelled, list(kwargs.items())
+
+
+__all__ = ["Branch", "Const", "Leaf", "Signature", "SizeSlot", "Slot", "bind"]

@@ -1,0 +1,220 @@
+"""`trace`: run a model's own forward on fake tensors and record it as a graph of functional ATen operators.
+
+Every space of the signature is one *unbacked* symbolic size (no guard, no specialisation on the example), parameters,
+buffers and plain tensor attributes are lifted to inputs by `functional_call` so that they stay live, and the adapters
+of `capture.shims` stand in for what fake tensors cannot answer. The route was chosen by a comparison over 121 models
+against torch.compile, torch.export and torch.fx; plain torch.fx inside layers gave silently wrong graphs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from pyg_fullgraph.capture.clean import clean
+from pyg_fullgraph.capture.failures import explain_failure
+from pyg_fullgraph.capture.functionalize import functionalize
+from pyg_fullgraph.capture.modules import check_ready, lifted_tensors, plain_tensors, preserved
+from pyg_fullgraph.capture.shims import adapted, uncache
+from pyg_fullgraph.capture.signature import Leaf, Signature
+from pyg_fullgraph.capture.where import Tracker
+from pyg_fullgraph.errors import CaptureError
+
+_ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
+
+
+@dataclass
+class Traced:
+    """A captured forward.
+
+    Args:
+        graph: functional operators only, dead code removed. Every node has `meta["val"]` (a fake tensor or symbolic
+            number), `meta["where"]` ("file.py:line in Class.method <- the user's line") and `meta["layer"]`.
+        param_names: placeholder name -> qualified name of the parameter, buffer or tensor attribute.
+        input_names: placeholder name -> the leaf of the signature, in the order of its leaves.
+        symbols: space name -> its size in the graph's shapes; an integer where the model fixes it.
+        outputs: the return value of forward with nodes in place of tensors (and symbolic numbers).
+        model_notes: what a user should know.
+        constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr` nodes.
+    """
+
+    graph: fx.Graph
+    param_names: dict[str, str]
+    input_names: dict[str, Leaf]
+    symbols: dict[str, sympy.Expr]
+    outputs: Any
+    model_notes: list[str] = field(default_factory=list)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def module(self) -> fx.GraphModule:
+        """The graph as a callable of (parameters by name..., inputs...) in placeholder order; for tests and debugging."""
+        return fx.GraphModule(dict(self.constants), self.graph)
+
+
+def trace(model: torch.nn.Module, signature: Signature) -> Traced:
+    """Capture `model.forward` for calls of this signature.
+
+    Args:
+        model: in eval mode. It is left exactly as it was.
+        signature: from `capture.signature.bind`.
+
+    Raises:
+        InputError: the model is in train mode or has uninitialised lazy parameters.
+        CaptureError: the forward does something that has no exact capture; names the construct, layer and line.
+    """
+    check_ready(model)
+    with _ONE_TRACE_AT_A_TIME:
+        return _Trace(model, signature).run()
+
+
+class _Trace:
+    """One trace: the fake inputs, the record, and what is read back from it."""
+
+    def __init__(self, model: torch.nn.Module, signature: Signature) -> None:
+        self.model = model
+        self.signature = signature
+        self.tracker = Tracker(model)
+        self.real = lifted_tensors(model)
+        self.attributes = plain_tensors(model)
+        self.notes: list[str] = []
+        self.output_spec: pytree.TreeSpec | None = None
+        self.output_constants: dict[int, Any] = {}
+        self.env = ShapeEnv()
+        self.fake = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
+        self.sizes = self._symbolic_sizes()
+
+    def run(self) -> Traced:
+        inputs = [self._fake_parameter(tensor) for tensor in self.real.values()]
+        inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
+        with preserved(self.model), adapted(self.model), torch.no_grad():
+            for name in uncache(self.model):
+                self.notes.append(f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew")
+            try:
+                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+            except CaptureError:
+                raise
+            except Exception as error:
+                raise explain_failure(error, self.tracker, self.model) from error
+        return self._finish(recorded)
+
+    def _symbolic_sizes(self) -> dict[str, torch.SymInt]:
+        """One unbacked size per space, known to be at least 2 so that no size-one special case is taken."""
+        sizes = {}
+        with self.env.ignore_fresh_unbacked_symbols():
+            for space in self.signature.spaces:
+                sizes[space] = self.env.create_unbacked_symint()
+                torch._check(sizes[space] >= 2)
+        return sizes
+
+    def _fake_parameter(self, tensor: Tensor) -> Tensor:
+        with self.fake:
+            out = torch.empty_strided(
+                tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device=tensor.device
+            )
+        return torch.nn.Parameter(out, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else out
+
+    def _fake_leaf(self, leaf: Leaf) -> Tensor:
+        shape = [self.sizes[dim] if isinstance(dim, str) else dim for dim in leaf.dims]
+        with self.fake:
+            return torch.empty(shape, dtype=leaf.dtype, device=leaf.device)
+
+    def _forward(self, *tensors: Tensor) -> list[Any]:
+        """What make_fx runs: the model's forward, its return value flattened."""
+        self._record_where()
+        lifted = dict(zip(self.real, tensors, strict=False))
+        for name in self.attributes:
+            owner, _, attribute = name.rpartition(".")
+            vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
+        args, kwargs = self.signature.call(list(tensors[len(self.real) :]))
+        result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
+        leaves, self.output_spec = pytree.tree_flatten(result)
+        recorded = []
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, (Tensor, torch.SymInt, torch.SymFloat)):
+                recorded.append(leaf)
+            elif leaf is None or isinstance(leaf, (bool, int, float, str)):
+                self.output_constants[i] = leaf
+            else:
+                raise CaptureError(
+                    f"{type(self.model).__name__}.forward returns a {type(leaf).__name__}, which cannot be captured. "
+                    "Return tensors, or tuples, lists, dicts and named tuples of tensors."
+                )
+        return recorded
+
+    def _record_where(self) -> None:
+        """Have every node of this trace remember the code that made it."""
+        mode = get_proxy_mode()
+        assert mode is not None
+        tracer: Any = mode.tracer
+        create_node: Callable[..., fx.Node] = tracer.create_node
+
+        def create(*args: Any, **kwargs: Any) -> fx.Node:
+            node = create_node(*args, **kwargs)
+            node.meta["where"], node.meta["layer"] = self.tracker.here()
+            return node
+
+        tracer.create_node = create
+
+    def _finish(self, recorded: fx.GraphModule) -> Traced:
+        graph = recorded.graph
+        names = [*self.real, *(leaf.name for leaf in self.signature.leaves)]
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+        for i, (node, name) in enumerate(zip(placeholders, names, strict=True)):
+            prefix = "p_" if i < len(self.real) else ""
+            rename(node, prefix + name)
+            node.meta.setdefault("where", "")
+            node.meta.setdefault("layer", "")
+        parameters = placeholders[: len(self.real)]
+        constants = {
+            node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"
+        }
+        self.notes += functionalize(graph, frozen=set(parameters))
+        clean(graph, self.env, constants)
+        used = {node.target for node in graph.nodes if node.op == "get_attr"}
+        return Traced(
+            graph=graph,
+            param_names={n.name: name for n, name in zip(parameters, self.real, strict=True)},
+            input_names={
+                n.name: leaf for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
+            },
+            symbols=self._symbols(),
+            outputs=self._outputs(graph),
+            model_notes=self.notes,
+            constants={name: tensor.detach().clone() for name, tensor in constants.items() if name in used},
+        )
+
+    def _symbols(self) -> dict[str, sympy.Expr]:
+        symbols = {space: sympy.sympify(size.node.expr) for space, size in self.sizes.items()}
+        for space, size in symbols.items():
+            if size.is_Integer:
+                self.notes.append(
+                    f"the size of {space} is fixed to {size} by a parameter: this model is transductive and runs only "
+                    "on graphs of that size"
+                )
+        return symbols
+
+    def _outputs(self, graph: fx.Graph) -> Any:
+        """The return value's tree with nodes as leaves."""
+        nodes = list(next(node for node in graph.nodes if node.op == "output").args[0])
+        assert self.output_spec is not None
+        count = len(nodes) + len(self.output_constants)
+        remaining = iter(nodes)
+        leaves = [self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)]
+        return pytree.tree_unflatten(leaves, self.output_spec)
+
+
+def rename(node: fx.Node, name: str) -> None:
+    """Give a placeholder a readable name that is an identifier, unique in its graph."""
+    identifier = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+    node._rename(identifier)
+    node.target = node.name

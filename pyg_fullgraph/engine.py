@@ -1,0 +1,287 @@
+"""`Engine`: a model, captured once, that computes its exact output for all nodes of any graph."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resolve
+from pyg_fullgraph.capture.raising import raise_program
+from pyg_fullgraph.capture.signature import Signature, bind
+from pyg_fullgraph.capture.trace import trace
+from pyg_fullgraph.errors import CaptureError, InputError
+from pyg_fullgraph.front.verify import Inputs, Verification, verify
+from pyg_fullgraph.graph.validate import check_endpoints
+from pyg_fullgraph.ir import Program
+from pyg_fullgraph.passes import cut, optimise
+from pyg_fullgraph.plan import predict
+from pyg_fullgraph.report import Report, explain
+from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
+from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
+
+_VERIFY: dict[bool | str, str] = {"auto": "auto", "always": "always", "off": "off", True: "always", False: "off"}
+_KEPT_GRAPHS = 4  # structures kept per engine, the least recently used goes first
+
+
+@dataclass
+class _Captured:
+    """A traced call: its program, its compiled schedule and the structures of the graphs it ran on."""
+
+    signature: Signature
+    program: Program
+    compiled: Compiled
+    structures: OrderedDict[tuple[Any, ...], tuple[list[weakref.ref[Tensor]], Structure]]
+    verified: bool = False
+
+
+class Engine:
+    """Exact whole-graph inference of one model.
+
+    The model is traced on the first call and re-used for graphs of any size; parameters are read at each call.
+
+    Args:
+        model: any `nn.Module` in eval mode. Kept by reference, left unchanged.
+        threads: row blocks in flight; torch's number of threads if None.
+        home: where values between supersteps live: "memory", or "mapped" for files the system may write out.
+        verify: "auto" compares a few nodes with the model's own forward on the first call, "always" on every call,
+            "off" never (True and False mean the last two).
+        fallback: "error" raises `CaptureError` for a model that cannot be captured; "eager" runs its own forward.
+        skip_passes: names of compiler passes to leave out (`pyg_fullgraph.passes.PIPELINE`), for debugging.
+
+    Raises:
+        ValueError: an option has no such value.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        threads: int | None = None,
+        home: str = "memory",
+        verify: bool | str = "auto",
+        fallback: str = "error",
+        skip_passes: Collection[str] = (),
+    ) -> None:
+        if verify not in _VERIFY:
+            raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
+        if fallback not in ("error", "eager"):
+            raise ValueError(f"fallback={fallback!r}: there are 'error' and 'eager'")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: at least 1 is needed")
+        make_home(home, torch.device("cpu")).close()
+        self.model = model
+        self.threads, self.home, self.fallback = threads, home, fallback
+        self.verify = _VERIFY[verify]
+        self.skip_passes = tuple(skip_passes)
+        self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._last: Signature | None = None
+        self.notes: list[str] = []
+        self.verification: Verification | None = None
+
+    def __repr__(self) -> str:
+        return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
+
+    @torch.no_grad()
+    def __call__(self, *args: Any, nodes: Tensor | None = None, progress: bool = False, **kwargs: Any) -> Any:
+        """The output of `model(*args, **kwargs)`.
+
+        Args:
+            args, kwargs: as for the model's forward.
+            nodes: rows wanted, int64 [M] or bool [N]; the work is restricted to their in-neighbourhood where the
+                model allows it. All rows if None.
+            progress: show a tqdm bar over supersteps and rows.
+
+        Returns:
+            What forward returns; with `nodes`, every tensor that has one row per node has only these rows.
+
+        Raises:
+            InputError: the model is in training mode, or the arguments do not fit each other.
+            GraphError: an edge names a node that does not exist.
+            CaptureError: the forward has no exact capture, and `fallback` is "error".
+            FullGraphMismatch: verification failed.
+        """
+        check_ready(self.model)
+        try:
+            captured, tensors = self._capture(args, kwargs)
+        except CaptureError as error:
+            if self.fallback == "error":
+                raise
+            self.notes.append(f"ran the model's own forward: {error}")
+            return _rows_of(self.model(*args, **kwargs), nodes, None)
+        result = self._run(captured, tensors, nodes, progress)
+        if self.verify == "always" or (self.verify == "auto" and not captured.verified):
+            captured.verified = True
+            self._verify(captured, tensors, result, nodes)
+        return result
+
+    def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
+        """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
+        signature = captured.signature
+        inputs = Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call)
+
+        def again(*args: Any, **kwargs: Any) -> Any:
+            smaller, changed = bind(self.model, args, kwargs, like=signature)
+            if smaller.key != signature.key:
+                return self.model(*args, **kwargs)
+            return self._run(captured, changed, None, False)
+
+        hops = gathering_steps(captured.compiled) + 1  # one more for the degrees of what is gathered
+        whole = any(step.whole for step in captured.compiled.schedule.steps)
+        self.verification = verify(
+            inputs,
+            result,
+            forward=self.model,
+            engine=again,
+            hops=hops,
+            global_reduction=whole,
+            nodes=nodes,
+            name=type(self.model).__name__,
+        )
+
+    def explain(self, *args: Any, **kwargs: Any) -> Report:
+        """How a call runs: supersteps, kernels, predicted bytes and peak memory.
+
+        Args:
+            args, kwargs: as for the model's forward.
+        """
+        captured, tensors = self._capture(args, kwargs)
+        structure = self._structure(captured, tensors)
+        compiled = captured.compiled
+        keys = sorted(compiled.code)
+        return explain(
+            captured.program,
+            compiled.schedule,
+            predict(captured.program, compiled.schedule, structure.size_of, self._threads()),
+            [compiled.code[key].kernels for key in keys],
+            [compiled.code[key].text for key in keys],
+            structure.nbytes(),
+        )
+
+    @property
+    def has_global_reduction(self) -> bool:
+        """True where a traced call needs a value from all rows (a graph-wide norm, say)."""
+        return any(step.whole for item in self._captured.values() for step in item.compiled.schedule.steps)
+
+    # -- one call ---------------------------------------------------------------------------------------------
+
+    def _threads(self) -> int:
+        return self.threads or torch.get_num_threads()
+
+    def _capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Captured, list[Tensor]]:
+        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+        key = (signature.key, module_fingerprint(self.model))
+        if key not in self._captured:
+            program = raise_program(trace(self.model, signature))
+            optimise(program, self.skip_passes)
+            compiled = Compiled(program, cut(program))
+            self._captured[key] = _Captured(signature, program, compiled, OrderedDict())
+        self._last = signature
+        return self._captured[key], tensors
+
+    def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
+        """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
+        leaves = captured.signature.leaves
+        integers = [t for leaf, t in zip(leaves, tensors, strict=True) if leaf.value_class == "int"]
+        shapes = tuple(tuple(t.shape) for t in tensors)
+        key = (*((id(t), t._version) for t in integers), shapes)
+        hit = captured.structures.get(key)
+        if hit is not None and all(ref() is t for ref, t in zip(hit[0], integers, strict=True)):
+            captured.structures.move_to_end(key)
+            return hit[1]
+        _check_indices(captured.signature, tensors)
+        structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
+        captured.compiled.prepare(structure)
+        captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
+        while len(captured.structures) > _KEPT_GRAPHS:
+            captured.structures.popitem(last=False)
+        return structure
+
+    def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
+        structure = self._structure(captured, tensors)
+        leaves = captured.signature.leaves
+        inputs = dict(zip((leaf.name for leaf in leaves), tensors, strict=True))
+        limits, position = None, None
+        space = _node_space(captured.program)
+        if nodes is not None:
+            nodes = _node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
+            cone = restrict(captured.program, captured.compiled, structure, inputs, nodes)
+            if cone is not None:
+                structure, inputs, limits, position = cone.structure, cone.inputs, cone.limits, cone.position
+        device = tensors[0].device if tensors else torch.device("cpu")
+        home = make_home(self.home, device)
+        steps = len(captured.compiled.schedule.steps)
+        try:
+            run = Run(
+                captured.compiled,
+                structure,
+                inputs,
+                lambda name: resolve(self.model, name).detach(),
+                home,
+                self._threads() if device.type == "cpu" else 1,
+                Progress(progress, steps),
+                limits,
+            )
+            result = run.run()
+        finally:
+            home.close()
+        rows = None if space is None else int(structure.size_of(space))
+        return _rows_of(result, nodes if position is None else position, rows)
+
+
+def _node_space(program: Program) -> Any:
+    """The space that the outputs' rows count, if they all count the same."""
+    spaces = {program[name].space for name in program.output_names()}
+    return next(iter(spaces)) if len(spaces) == 1 else None
+
+
+def _node_numbers(nodes: Tensor, rows: int) -> Tensor:
+    nodes = torch.as_tensor(nodes)
+    if nodes.dtype == torch.bool:
+        if nodes.numel() != rows:
+            raise InputError(f"nodes is a mask of {nodes.numel()}, but the model returns {rows} rows.")
+        return nodes.nonzero().view(-1)
+    if nodes.dim() != 1 or nodes.dtype.is_floating_point:
+        raise InputError(f"nodes must be int64 [M] or bool [N], got {nodes.dtype} {list(nodes.shape)}.")
+    bad = ((nodes < 0) | (nodes >= rows)).nonzero()
+    if bad.numel():
+        first = int(bad[0])
+        raise InputError(f"nodes[{first}] = {int(nodes[first])} does not exist: the model returns {rows} rows.")
+    return nodes.long()
+
+
+def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
+    """The rows `nodes` of every output tensor that has one row per node."""
+    if nodes is None:
+        return tree
+
+    def pick(leaf: Any) -> Any:
+        whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and (rows is None or leaf.shape[0] == rows)
+        return leaf.index_select(0, nodes.to(leaf.device)) if whole else leaf
+
+    return torch.utils._pytree.tree_map(pick, tree)
+
+
+def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
+    """Every edge index must name existing nodes; checked before any work."""
+    sizes = signature.sizes(tensors)
+    for leaf, tensor in zip(signature.leaves, tensors, strict=True):
+        if leaf.value_class != "int" or len(leaf.dims) != 2 or leaf.dims[0] != 2 or not str(leaf.dims[1]).startswith("E"):
+            continue
+        num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
+        if num_src is not None and num_dst is not None:
+            check_endpoints(tensor[0], tensor[1], num_src, num_dst, name=leaf.name)
+
+
+def _endpoints(space: str, sizes: dict[str, int]) -> tuple[int | None, int | None]:
+    parts = space.removeprefix("E:").split("__")
+    if space.startswith("E:") and len(parts) == 3:
+        return sizes.get(f"N:{parts[0]}"), sizes.get(f"N:{parts[2]}")
+    if "N" in sizes:
+        return sizes["N"], sizes["N"]
+    return sizes.get("N:src"), sizes.get("N:dst")

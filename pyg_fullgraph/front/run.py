@@ -1,0 +1,337 @@
+"""One inference call from the user's arguments to the result: recognise, check, run, verify, hand back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pyg_fullgraph.capture.modules import preserved
+from pyg_fullgraph.capture.signature import bind
+from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
+from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
+from pyg_fullgraph.front.fill import Call, fill
+from pyg_fullgraph.front.forward import Forward, forward_of, unwrap
+from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
+from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
+from pyg_fullgraph.front.uses import message_layers
+from pyg_fullgraph.front.verify import Inputs, Verification, verify
+
+_SLOT = "_fullgraph_engines"
+_VERIFY = ("auto", "always", "off", True, False, None)
+
+#: Builds an engine: ``build(model, compile_rows=..., threads=..., verify=..., fallback=...)``.
+Build = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what: the options of `pyg_fullgraph.inference`, which documents them."""
+
+    device: Any = None
+    embedding_device: Any = None
+    progress_bar: bool = False
+    nodes: Any = None
+    verify: Any = "auto"
+    fallback: str = "error"
+    compile_rows: bool = False
+    threads: int | None = None
+    out: Any = None
+    force_eval: bool = False
+
+
+class Engines:
+    """The engines of one model, kept on the model; copies and pickles of the model start without any."""
+
+    def __init__(self) -> None:
+        self._built: dict[Any, Any] = {}
+        self._verified: set[Any] = set()
+
+    def get(self, key: Any, build: Callable[[], Any]) -> Any:
+        """Returns the engine for these options, building it at the first call."""
+        if key not in self._built:
+            self._built[key] = build()
+        return self._built[key]
+
+    def to_verify(self, key: Any, mode: Any) -> bool:
+        """Tells whether a result is to be verified: once per engine and signature, or as asked."""
+        if mode in ("off", False, None):
+            return False
+        return mode in ("always", True) or key not in self._verified
+
+    def verified(self, key: Any) -> None:
+        """Remembers that results of this engine and signature were right."""
+        self._verified.add(key)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engines:
+        return Engines()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return (Engines, ())
+
+
+@dataclass
+class Prepared:
+    """A call that passed all checks, ready to run.
+
+    Attributes:
+        model: the user's model without wrappers.
+        target: what the engine runs: the model, or a `ValuedModel` around it.
+        args, kwargs: the arguments of the target's forward.
+        forward: what the model's forward takes.
+        call: the call as it was filled.
+        given: the arguments as they were recognised.
+        options: with devices and flags that were passed by position filled in.
+    """
+
+    model: torch.nn.Module
+    target: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    forward: Forward
+    call: Call
+    given: Given
+    options: Options
+
+
+def prepare(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options = Options()
+) -> Prepared:
+    """Returns the call of forward that the arguments of ``inference`` stand for, after all checks.
+
+    Args:
+        model: any model, wrapped or not.
+        args: positional arguments, recognised by type (`sort_arguments`).
+        kwargs: named arguments of forward, and those known from PyG's ``inference``.
+        options: how to run.
+
+    Raises:
+        InputError: if an argument is missing, unknown, or does not fit the model.
+    """
+    if options.verify not in _VERIFY:
+        raise InputError(f"verify must be 'auto', 'always' or 'off' (got {options.verify!r}).")
+    model = unwrap(model)
+    forward = forward_of(model)
+    given = sort_arguments(args, kwargs, forward)
+    options = _with_given(options, given)
+    if options.device is not None:
+        given.devices = [as_device(options.device)]
+    call = fill(given, forward, model)
+    if given.loader is not None:
+        warn_about_loader(given.loader)
+    check_width(model, forward, call, given)
+    target, args, kwargs = _target(model, forward, call)
+    return Prepared(model, target, tuple(args), dict(kwargs), forward, call, given, options)
+
+
+def _with_given(options: Options, given: Given) -> Options:
+    """Devices and flags by position are PyG's ``device, embedding_device`` and ``progress_bar, cache``."""
+    devices = given.devices
+    if options.device is None and devices:
+        options = replace(options, device=devices[0])
+    if options.embedding_device is None and len(devices) > 1:
+        options = replace(options, embedding_device=devices[1])
+    if given.flags and given.flags[0]:
+        options = replace(options, progress_bar=True)
+    return options
+
+
+def _target(
+    model: torch.nn.Module, forward: Forward, call: Call
+) -> tuple[torch.nn.Module, Sequence[Any], Mapping[str, Any]]:
+    """The model, or where a matrix has values, the model whose layers are handed these values."""
+    if call.adjacency is None:
+        return model, call.args, call.kwargs
+    layers = carriers(model, call.adjacency)
+    if not layers:
+        return model, call.args, call.kwargs
+    value = call.adjacency.value
+    if all(argument == "edge_type" for argument in layers.values()) and value is not None:
+        value = value.long()
+    named = dict(zip(forward.positional, call.args, strict=False))
+    return ValuedModel(model, layers), (), {VALUE: value, **named, **call.kwargs}
+
+
+def run(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Options,
+    build: Build,
+    *,
+    instead_of_pyg: bool = False,
+) -> Any:
+    """Runs ``inference(model, *args, **kwargs)``.
+
+    Args:
+        model: any model, wrapped or not.
+        args, kwargs: see `prepare`.
+        options: how to run.
+        build: makes an engine for a model; it is kept on the model for later calls.
+        instead_of_pyg: whether PyG's own ``inference()`` was meant, so that users are told of the differences.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__}).")
+    with evaluating(unwrap(model), options.force_eval):
+        prepared = prepare(model, args, kwargs, options)
+        options = prepared.options
+        names = (*prepared.call.passed, *(name for name in prepared.given.named if name.startswith("edge_")))
+        if instead_of_pyg or prepared.given.loader is not None or hasattr(prepared.model, "inference"):
+            tell_differences(prepared.model, names)
+        tell_passed(prepared.model, prepared.call.passed)
+        nodes = as_nodes(options.nodes, prepared)
+        engine, engines, key = engine_of(prepared, build)
+        result = engine(
+            *prepared.args, nodes=nodes, progress=options.progress_bar, out=options.out, **prepared.kwargs
+        )
+        _verify(prepared, engine, engines, key, result, nodes)
+    where = prepared.call.source if options.embedding_device is None else as_device(options.embedding_device)
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(where), result)
+
+
+def engine_of(prepared: Prepared, build: Build) -> tuple[Any, Engines, Any]:
+    """Returns the engine for a prepared call, the engines of the model, and the engine's key among them.
+
+    Engines live on the model (and die with it); a matrix with values has an engine of its own, on a `ValuedModel`.
+    """
+    engines = vars(prepared.model).setdefault(_SLOT, Engines())
+    options = prepared.options
+    layers = tuple(prepared.target.layers.items()) if isinstance(prepared.target, ValuedModel) else ()
+    key = (build, options.compile_rows, options.threads, options.fallback, layers)
+    engine = engines.get(
+        key,
+        lambda: build(
+            prepared.target,
+            compile_rows=options.compile_rows,
+            threads=options.threads,
+            fallback=options.fallback,
+            verify="off",
+        ),
+    )
+    return engine, engines, key
+
+
+def explain(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, build: Build
+) -> Any:
+    """Returns the engine's report on a call of ``inference(model, *args, **kwargs)``, without running it."""
+    with evaluating(unwrap(model), options.force_eval):
+        prepared = prepare(model, args, kwargs, options)
+        engine, _, _ = engine_of(prepared, build)
+        return engine.explain(*prepared.args, **prepared.kwargs)
+
+
+def forget_engines(model: torch.nn.Module) -> None:
+    """Drops the engines of a model, with their traces and cached structure."""
+    vars(model).pop(_SLOT, None)
+
+
+def as_nodes(nodes: Any, prepared: Prepared) -> Tensor | None:
+    """Returns ``nodes=`` as int64 node numbers; a bool mask becomes the numbers of its true entries.
+
+    Raises:
+        InputError: if they are not whole numbers, or out of range.
+    """
+    if nodes is None:
+        return None
+    index = torch.as_tensor(nodes)
+    count = _num_nodes(prepared)
+    if index.dtype == torch.bool:
+        if count is not None and index.shape != (count,):
+            raise InputError(f"The mask nodes= has shape {list(index.shape)}, but there are {count:,} nodes.")
+        return index.nonzero().view(-1)
+    if index.numel() == 0:
+        return index.to(torch.int64).view(-1)
+    if index.is_floating_point() or index.is_complex() or index.dim() > 1:
+        raise InputError(
+            f"nodes= must be node numbers [M] or a mask [N] (got {index.dtype} of shape {list(index.shape)})."
+        )
+    index = index.to(torch.int64).view(-1)
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or (count is not None and high >= count):
+        raise InputError(
+            f"nodes= holds node {low if low < 0 else high}, but nodes are numbered 0 to {(count or 0) - 1:,}."
+        )
+    return index
+
+
+def _num_nodes(prepared: Prepared) -> int | None:
+    """How many nodes the call has, by its features."""
+    named = {**dict(zip(prepared.forward.positional, prepared.call.args, strict=False)), **prepared.call.kwargs}
+    value = named.get(prepared.forward.data or prepared.forward.features or "")
+    if isinstance(value, Tensor):
+        return value.size(0)
+    found = getattr(value, "num_nodes", None)
+    return found if isinstance(found, int) else None
+
+
+def _verify(
+    prepared: Prepared, engine: Any, engines: Engines, key: Any, result: Any, nodes: Tensor | None
+) -> Verification | None:
+    """Compares some rows with the model's forward, where asked."""
+    if not engines.to_verify(key, prepared.options.verify):
+        return None
+    verification = verify_result(prepared, engine, result, nodes)
+    LOGGER.log(30 if verification.how == "none" else 20, "%s: %s", prepared.forward.owner, verification)
+    engines.verified(key)
+    return verification
+
+
+def verify_result(prepared: Prepared, engine: Any, result: Any, nodes: Tensor | None = None) -> Verification:
+    """Compares some rows of a result with the model's own forward.
+
+    Raises:
+        FullGraphMismatch: if they differ.
+    """
+    signature, tensors = bind(prepared.target, prepared.args, prepared.kwargs)
+    flows = {layer.flow for _, layer in message_layers(prepared.model)}
+    inputs = Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call, int("target_to_source" in flows))
+    return verify(
+        inputs,
+        result,
+        forward=_oracle(prepared),
+        engine=engine,
+        hops=None if len(flows) > 1 else engine.hops,
+        global_reduction=engine.has_global_reduction,
+        nodes=nodes,
+        name=prepared.forward.owner,
+    )
+
+
+def _oracle(prepared: Prepared) -> Callable[..., Any]:
+    """The user's forward as PyG would run it: given a sparse matrix where the user gave one."""
+    model, adjacency, graph = prepared.model, prepared.call.adjacency, prepared.forward.graph
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        target = prepared.target
+        if adjacency is not None and graph is not None:
+            named = {**dict(zip(prepared.forward.positional, args, strict=False)), **kwargs}
+            edges, rows = named[graph], named[prepared.forward.features or ""].size(0)
+            value = named.pop(VALUE, None)
+            if value is None and adjacency.kind != "SparseTensor":
+                assert adjacency.value is not None
+                value = adjacency.value.new_ones((edges.size(1), *adjacency.value.shape[1:]))
+            named[graph] = adjacency.rebuild(edges, value, rows)
+            target, args, kwargs = model, (), named
+        with pristine(model):
+            return target(*args, **kwargs)
+
+    return forward
+
+
+@contextmanager
+def pristine(model: torch.nn.Module) -> Iterator[None]:
+    """Lets the model run on another graph and forget it: caches of ``cached=True`` layers are not used or filled."""
+    with preserved(model):
+        for module in model.modules():
+            if getattr(module, "cached", False) is True:
+                module.cached = False  # type: ignore[assignment]
+            for name in [name for name in vars(module) if name.startswith("_cached")]:
+                vars(module)[name] = None
+        yield

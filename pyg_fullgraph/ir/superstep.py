@@ -1,0 +1,44 @@
+"""`Schedule`: a program cut into supersteps, each a list of whole operators and one block program per space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import sympy
+
+
+@dataclass(frozen=True)
+class BlockProgram:
+    """What one block of rows of one space runs, once per superstep.
+
+    Args:
+        space: the rows' space.
+        order: the values to compute, each with the destination index on whose in-edges it runs (None: on the rows).
+        stored: values written whole, because they are needed at other rows, later, or as output.
+    """
+
+    space: sympy.Expr
+    order: tuple[tuple[str, str | None], ...]  # (value, destination index whose in-edges it runs on; None: rows)
+    stored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Superstep:
+    """One bulk-synchronous step: whole operators first, then every space's block program.
+
+    Args:
+        whole: values that need their inputs complete, run on whole tables.
+        blocks: one program per row space.
+        frees: stored values no longer needed after this step.
+    """
+
+    whole: tuple[str, ...]
+    blocks: tuple[BlockProgram, ...]
+    frees: tuple[str, ...] = ()
+
+
+@dataclass
+class Schedule:
+    """The supersteps of a program, in order."""
+
+    steps: list[Superstep] = field(default_factory=list)

@@ -1,0 +1,33 @@
+"""The operators: node to edge, edge to node, and the fused forms of both.
+
+Every operator has a definition in plain torch (`reference`), a C++ kernel of the same meaning where one is built,
+and a twin under `torch.ops.pyg_fullgraph` with a fake kernel. `kernels()` tells which serves.
+"""
+
+from pyg_fullgraph.ops import library  # registers torch.ops.pyg_fullgraph.*
+from pyg_fullgraph.ops.attention import (
+    attention,
+    attention_additive,
+    attention_dot,
+    attention_gatv2,
+    segment_softmax,
+)
+from pyg_fullgraph.ops.backend import kernels
+from pyg_fullgraph.ops.gather import gather, repeat
+from pyg_fullgraph.ops.reduce import gather_reduce, segment_reduce
+from pyg_fullgraph.ops.sort import csr
+
+__all__ = [
+    "attention",
+    "attention_additive",
+    "attention_dot",
+    "attention_gatv2",
+    "csr",
+    "gather",
+    "gather_reduce",
+    "kernels",
+    "library",
+    "repeat",
+    "segment_reduce",
+    "segment_softmax",
+]

@@ -1,0 +1,117 @@
+"""Which implementation serves an operator: the C++ kernels where they are built and fit, else the reference.
+
+The extension is loaded at the first use of a kernel, not at import; where there is none that is told once, with
+the reason and the remedy. `PYG_FULLGRAPH_BACKEND` overrides the choice: `python` (reference only) or `cpp` (an error
+where the extension is missing); `PYG_FULLGRAPH_ISA` names the instruction set to use (`baseline`, `avx2`, `avx512`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+import warnings
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.errors import KernelError
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+INDICES = {torch.int32: 0, torch.int64: 1}
+PLAIN = (Tensor, torch.nn.Parameter)
+REMEDY = (
+    "install a C++17 compiler (g++ or clang++) and install pyg_fullgraph again with PYG_FULLGRAPH_BUILD=cpp, "
+    "which shows why the build fails"
+)
+
+
+class Extension(NamedTuple):
+    """The loaded extension, or why there is none."""
+
+    module: ModuleType | None
+    reason: str
+
+
+@functools.cache
+def load() -> Extension:
+    """Load the extension once; warn once where there is none and nobody asked for that.
+
+    Raises:
+        KernelError: `PYG_FULLGRAPH_BACKEND=cpp` and the extension cannot be loaded, or one of the variables holds an
+            unknown value.
+    """
+    asked = os.environ.get("PYG_FULLGRAPH_BACKEND", "")
+    if asked not in ("", "python", "cpp"):
+        raise KernelError(f"PYG_FULLGRAPH_BACKEND={asked!r}: valid values are python, cpp, or unset")
+    if asked == "python":
+        return Extension(None, "PYG_FULLGRAPH_BACKEND=python asks for the reference operators")
+    try:
+        module = importlib.import_module("pyg_fullgraph._C")
+    except ImportError as error:
+        reason = f"the C++ kernels of pyg_fullgraph cannot be loaded ({error})"
+        if asked == "cpp":
+            raise KernelError(f"PYG_FULLGRAPH_BACKEND=cpp, but {reason}: {REMEDY}") from error
+        warnings.warn(
+            f"{reason}: the much slower reference operators in plain torch serve. To change that, {REMEDY}; "
+            "PYG_FULLGRAPH_BACKEND=python silences this warning.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return Extension(None, reason)
+    if isa := os.environ.get("PYG_FULLGRAPH_ISA"):
+        try:
+            module.set_isa(isa)
+        except ValueError as error:
+            raise KernelError(f"PYG_FULLGRAPH_ISA={isa!r}: {error}") from error
+    return Extension(module, "")
+
+
+def kernel(*tensors: Tensor) -> Any:
+    """The extension if its kernels can take these tensors, else None.
+
+    They can where the tensors are plain and in CPU memory, of a type in `DTYPES`, and no gradient is wanted. (The
+    result is `Any`: the extension's functions are typed in `_C.pyi`.)
+    """
+    module = load().module
+    if module is None:
+        return None
+    wants_grad = torch.is_grad_enabled()
+    for tensor in tensors:
+        if type(tensor) not in PLAIN or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
+            return None
+        if wants_grad and tensor.requires_grad:
+            return None
+    return module
+
+
+def threads_or_default(threads: int | None) -> int:
+    """The number of threads to use: torch's where the caller names none."""
+    return torch.get_num_threads() if threads is None else threads
+
+
+def kernels() -> dict[str, Any]:
+    """Describe which kernels serve on this machine, and why.
+
+    Returns:
+        A dictionary with `backend` ("cpp" or "python"), `reason` (why not "cpp", else empty), `isa` (the instruction set in use),
+        `isas` (all that this processor can run), `threads`, `thread_pool` ("openmp" shared with torch, or
+        "workers" of our own), `dtypes`, `devices`, `machine` and `compiler`.
+    """
+    extension = load()
+    module: Any = extension.module
+    return {
+        "backend": "python" if module is None else "cpp",
+        "reason": extension.reason,
+        "isa": None if module is None else module.isa(),
+        "isas": [] if module is None else module.isas(),
+        "threads": torch.get_num_threads(),
+        "thread_pool": None if module is None else module.thread_pool(),
+        "compiler": None if module is None else module.compiler(),
+        "dtypes": [] if module is None else [str(dtype).removeprefix("torch.") for dtype in DTYPES],
+        "devices": [] if module is None else ["cpu"],
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,146 @@
+"""The operators under torch.library as `torch.ops.pyg_fullgraph.*`, with fake kernels.
+
+For tracing and `torch.compile`, which then see opaque operators; the plain functions are about ten times cheaper to call.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.ops import attention as attend
+from pyg_fullgraph.ops import gather as gathers
+from pyg_fullgraph.ops import reduce as reduces
+from pyg_fullgraph.ops import sort
+
+
+@torch.library.custom_op("pyg_fullgraph::gather", mutates_args=())
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """`ops.gather`."""
+    return gathers.gather(x, index)
+
+
+@gather.register_fake
+def _(x: Tensor, index: Tensor) -> Tensor:
+    return x.new_empty((index.shape[0], *x.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::repeat", mutates_args=())
+def repeat(x: Tensor, rowptr: Tensor) -> Tensor:
+    """`ops.repeat`."""
+    return gathers.repeat(x, rowptr)
+
+
+@repeat.register_fake
+def _(x: Tensor, rowptr: Tensor) -> Tensor:
+    edges = torch.library.get_ctx().new_dynamic_size()
+    return x.new_empty((edges, *x.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::segment_reduce", mutates_args=())
+def segment_reduce(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
+    """`ops.segment_reduce`."""
+    return reduces.segment_reduce(value, rowptr, reduce)
+
+
+@segment_reduce.register_fake
+def _(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
+    return value.new_empty((rowptr.shape[0] - 1, *value.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::segment_softmax", mutates_args=())
+def segment_softmax(score: Tensor, rowptr: Tensor) -> Tensor:
+    """`ops.segment_softmax`."""
+    return attend.segment_softmax(score, rowptr)
+
+
+@segment_softmax.register_fake
+def _(score: Tensor, rowptr: Tensor) -> Tensor:
+    return score.new_empty(score.shape)
+
+
+@torch.library.custom_op("pyg_fullgraph::gather_reduce", mutates_args=())
+def gather_reduce(
+    x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, reduce: str = "sum"
+) -> Tensor:
+    """`ops.gather_reduce`."""
+    return reduces.gather_reduce(x, src, rowptr, weight, reduce)
+
+
+@gather_reduce.register_fake
+def _(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
+    dtype = x.dtype if weight is None or weight.dtype == x.dtype else promoted(x, weight)
+    return x.new_empty((rowptr.shape[0] - 1, *x.shape[1:]), dtype=dtype)
+
+
+def promoted(x: Tensor, weight: Tensor) -> torch.dtype:
+    """The result's type where x and weight differ, as the reference gives it."""
+    half = (torch.float16, torch.bfloat16)
+    return x.dtype if x.dtype in half else torch.promote_types(x.dtype, widened(weight.dtype))
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """The type that values of this type are computed in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+@torch.library.custom_op("pyg_fullgraph::attention", mutates_args=())
+def attention(value: Tensor, src: Tensor, rowptr: Tensor, score: Tensor) -> Tensor:
+    """`ops.attention`."""
+    return attend.attention(value, src, rowptr, score)
+
+
+@torch.library.custom_op("pyg_fullgraph::attention_additive", mutates_args=())
+def attention_additive(
+    value: Tensor,
+    src: Tensor,
+    rowptr: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None = None,
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """`ops.attention_additive`."""
+    return attend.attention_additive(value, src, rowptr, score_src, score_dst, score_edge, negative_slope)
+
+
+@torch.library.custom_op("pyg_fullgraph::attention_gatv2", mutates_args=())
+def attention_gatv2(
+    value: Tensor,
+    src: Tensor,
+    rowptr: Tensor,
+    key: Tensor,
+    query: Tensor,
+    att: Tensor,
+    key_edge: Tensor | None = None,
+    negative_slope: float = 0.2,
+) -> Tensor:
+    """`ops.attention_gatv2`."""
+    return attend.attention_gatv2(value, src, rowptr, key, query, att, key_edge, negative_slope)
+
+
+@torch.library.custom_op("pyg_fullgraph::attention_dot", mutates_args=())
+def attention_dot(
+    value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float
+) -> Tensor:
+    """`ops.attention_dot`."""
+    return attend.attention_dot(value, src, rowptr, key, query, scale)
+
+
+@attention.register_fake
+@attention_additive.register_fake
+@attention_gatv2.register_fake
+@attention_dot.register_fake
+def _(value: Tensor, src: Tensor, rowptr: Tensor, *rest: object, **more: object) -> Tensor:
+    return value.new_empty((rowptr.shape[0] - 1, *value.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::csr", mutates_args=())
+def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """`ops.csr`."""
+    return sort.csr(index, num_rows)
+
+
+@csr.register_fake
+def _(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    return index.new_empty(num_rows + 1, dtype=torch.int64), index.new_empty(index.shape)

@@ -1,0 +1,121 @@
+"""The definition of every operator, in plain torch: the oracle of the tests, and what serves where no kernel does.
+
+Letters: N nodes, E edges, B rows, H heads, C channels. `rowptr` [B + 1] may be a slice of a larger one: the edge
+arrays cover exactly the edges `rowptr[0] .. rowptr[-1]`. float16 and bfloat16 are computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-16  # what torch_geometric.utils.softmax adds to a row's sum
+SCATTER = {"sum": "sum", "mean": "sum", "max": "amax", "min": "amin", "mul": "prod"}
+
+
+def rows_of_edges(rowptr: Tensor) -> Tensor:
+    """The row (destination) of each edge. [E]"""
+    rows = torch.arange(rowptr.numel() - 1, device=rowptr.device)
+    return torch.repeat_interleave(rows, rowptr.diff())
+
+
+def widen(x: Tensor) -> Tensor:
+    """The tensor in the type it is computed in: float32 for the half types, else its own."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """`x[index]`. [E, ...]"""
+    return x.index_select(0, index)
+
+
+def repeat(x: Tensor, rowptr: Tensor) -> Tensor:
+    """Row i of `x` once for each of row i's edges. [E, ...]"""
+    return x.index_select(0, rows_of_edges(rowptr))
+
+
+def segment_reduce(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
+    """Reduce the edges of each row; a row without edges gives 0 (1 for `mul`). [B, ...]"""
+    wide, rows, count = widen(value), rows_of_edges(rowptr), rowptr.numel() - 1
+    out = wide.new_full((count, *value.shape[1:]), 1 if reduce == "mul" else 0)
+    index = rows.view(-1, *[1] * (value.dim() - 1)).expand_as(wide)
+    out = out.scatter_reduce(0, index, wide, SCATTER[reduce], include_self=reduce in ("sum", "mean", "mul"))
+    if reduce == "mean":
+        degree = rowptr.diff().clamp(min=1).view(-1, *[1] * (value.dim() - 1))
+        out = out / degree if out.is_floating_point() else out.div(degree, rounding_mode="floor")
+    return out.to(value.dtype)
+
+
+def segment_softmax(score: Tensor, rowptr: Tensor) -> Tensor:
+    """Softmax over the edges of each row, column by column: exp(s - max) / (sum + 1e-16). [E, ...]"""
+    wide, rows = widen(score), rows_of_edges(rowptr)
+    power = (wide - segment_reduce(wide.detach(), rowptr, "max").index_select(0, rows)).exp()
+    total = segment_reduce(power, rowptr, "sum") + EPSILON
+    return (power / total.index_select(0, rows)).to(score.dtype)
+
+
+def gather_reduce(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
+    """Reduce `weight[e] * x[src[e]]` over the edges of each row. [B, ...]"""
+    message = x.index_select(0, src)
+    if weight is None:
+        return segment_reduce(message, rowptr, reduce)
+    message, weight = widen(message), widen(weight)
+    message = message * weight.reshape(*weight.shape, *[1] * (message.dim() - weight.dim()))
+    result = torch.result_type(x.new_empty(1), weight) if x.dtype == message.dtype else x.dtype
+    return segment_reduce(message, rowptr, reduce).to(result)
+
+
+def attention(value: Tensor, src: Tensor, rowptr: Tensor, score: Tensor) -> Tensor:
+    """Sum `softmax(score)[e, h] * value[src[e], h]` over the edges of each row. [B, H, ...]"""
+    alpha = segment_softmax(widen(score), rowptr)
+    return gather_reduce(widen(value), src, rowptr, alpha, "sum").to(value.dtype)
+
+
+def attention_additive(
+    value: Tensor,
+    src: Tensor,
+    rowptr: Tensor,
+    score_src: Tensor,
+    score_dst: Tensor,
+    score_edge: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
+    """`attention` with score = leaky_relu(score_src[j] + score_dst[i] + score_edge[e]): GAT. [B, H, ...]"""
+    score = gather(widen(score_src), src) + repeat(widen(score_dst), rowptr)
+    if score_edge is not None:
+        score = score + widen(score_edge)
+    return attention(value, src, rowptr, F.leaky_relu(score, negative_slope))
+
+
+def attention_gatv2(
+    value: Tensor,
+    src: Tensor,
+    rowptr: Tensor,
+    key: Tensor,
+    query: Tensor,
+    att: Tensor,
+    key_edge: Tensor | None,
+    negative_slope: float,
+) -> Tensor:
+    """`attention` with score = sum_c att[c] * leaky_relu(query[i] + key[j] + key_edge[e])[c]: GATv2. [B, H, ...]"""
+    pair = repeat(widen(query), rowptr) + gather(widen(key), src)
+    if key_edge is not None:
+        pair = pair + widen(key_edge)
+    score = (F.leaky_relu(pair, negative_slope) * widen(att)).sum(-1)
+    return attention(value, src, rowptr, score)
+
+
+def attention_dot(
+    value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float
+) -> Tensor:
+    """`attention` with score = scale * sum_c query[i, h, c] * key[j, h, c]: the Transformer's. [B, H, ...]"""
+    score = (repeat(widen(query), rowptr) * gather(widen(key), src)).sum(-1) * scale
+    return attention(value, src, rowptr, score)
+
+
+def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Rows' first positions [N + 1] (int64) and the stable order [E] that sorts `index`, of index's type."""
+    perm = torch.sort(index, stable=True).indices
+    degree = torch.bincount(index, minlength=num_rows)
+    return F.pad(degree.cumsum(0), (1, 0)), perm.to(index.dtype)

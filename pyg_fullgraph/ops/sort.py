@@ -1,0 +1,57 @@
+"""From an edge list to rows: the stable counting sort behind every graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.errors import GraphError
+from pyg_fullgraph.ops import reference
+from pyg_fullgraph.ops.backend import INDICES, PLAIN, load, threads_or_default
+from pyg_fullgraph.ops.check import check_index
+
+
+def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
+    """Sort edges by row, stably: `index[perm]` is sorted and equal rows keep their order.
+
+    Args:
+        index: int32 or int64 [E], the row of each edge, in [0, num_rows) (checked).
+        num_rows: the number of rows N.
+        threads: how many threads to use; torch's number if None.
+
+    Returns:
+        rowptr: int64 [N + 1]; the edges of row i are `perm[rowptr[i] : rowptr[i + 1]]`.
+        perm: [E], of index's type.
+
+    Raises:
+        OperatorError: `index` has a wrong shape or type.
+        GraphError: a row is out of range; the first such edge is named.
+    """
+    check_index("csr", "index", index)
+    if torch.compiler.is_compiling():
+        result: tuple[Tensor, Tensor] = torch.ops.pyg_fullgraph.csr(index, num_rows)
+        return result
+    plain = type(index) in PLAIN and index.device.type == "cpu"
+    module = load().module if plain else None
+    if module is None:
+        if plain or index.device.type not in ("cpu", "meta"):
+            fail_range(index, num_rows)
+        return reference.csr(index, num_rows)
+    index = index.contiguous()
+    rowptr = torch.empty(num_rows + 1, dtype=torch.int64)
+    perm = torch.empty_like(index)
+    fine = module.csr(
+        index.data_ptr(), INDICES[index.dtype], index.numel(), num_rows,
+        rowptr.data_ptr(), perm.data_ptr(), threads_or_default(threads),
+    )  # fmt: skip
+    if not fine:
+        fail_range(index, num_rows)
+    return rowptr, perm
+
+
+def fail_range(index: Tensor, num_rows: int) -> None:
+    """Raise the error for the first edge whose row is out of range, if there is one."""
+    bad = ((index < 0) | (index >= num_rows)).nonzero()
+    if bad.numel():
+        edge = int(bad[0])
+        raise GraphError(f"csr: edge {edge} has index {int(index[edge])}; valid: 0 to {num_rows - 1}")

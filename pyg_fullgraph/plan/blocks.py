@@ -1,0 +1,69 @@
+"""Row blocks: as many rows as keep a block's values in cache, fewer where the rows have many in-edges."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.ir import BlockProgram, Program, Stage
+
+Bounds = tuple[tuple[int, int], ...]
+Blocks = list[tuple[int, int, Bounds]]
+
+#: Bytes of row values and of edge values that one thread's block may hold. Measured (docs/log.md): below about 1 MiB
+#: the calls cost more than the cache saves.
+ROW_BYTES = 4 << 20
+EDGE_BYTES = 4 << 20
+MIN_ROWS, MAX_ROWS = 64, 16_384
+MAX_EDGES = 1 << 20  # of fused kernels, which hold no edge values: only so that threads finish together
+
+
+def block_widths(program: Program, block: BlockProgram) -> tuple[int, int]:
+    """Bytes that a block holds per row, and per in-edge, if nothing is freed early."""
+    rows = sum(program[name].row_bytes for name, context in block.order if context is None)
+    edges = sum(program[name].row_bytes for name, context in block.order if context is not None)
+    edges += sum(
+        program[ref].row_bytes
+        for name, context in block.order
+        if context is not None
+        for ref in program[name].refs()
+        if program[ref].op == "input" and program[ref].stage is Stage.DATA
+    )
+    return rows, edges
+
+
+def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[Tensor], threads: int) -> Blocks:
+    """The blocks of one block program.
+
+    Args:
+        program, block: what a block computes.
+        rows: how many rows there are.
+        rowptrs: int64 [rows + 1 or more] of every aggregation.
+        threads: the blocks are at least twice as many, where there are rows enough.
+
+    Returns:
+        (first row, one past the last, (first edge, one past the last) of every aggregation) for each block.
+    """
+    row_bytes, edge_bytes = block_widths(program, block)
+    most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
+    most = max(min(most, -(-rows // (2 * threads))), min(MIN_ROWS * 4, rows))
+    edges = min(MAX_EDGES, EDGE_BYTES // edge_bytes) if edge_bytes else MAX_EDGES
+    cuts = _cut_rows(rows, most, rowptrs, max(edges, 1))
+    bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]
+    return [
+        (cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)
+    ]
+
+
+def _cut_rows(rows: int, most: int, rowptrs: list[Tensor], edges: int) -> list[int]:
+    if not rowptrs:
+        return [*range(0, rows, most), rows]
+    total = rowptrs[0][: rows + 1]
+    for rowptr in rowptrs[1:]:
+        total = total + rowptr[: rows + 1]
+    cuts, row = [0], 0
+    while row < rows:
+        limit = int(torch.searchsorted(total, total[row] + edges, right=True)) - 1
+        row = min(rows, row + most, max(limit, row + 1))
+        cuts.append(row)
+    return cuts

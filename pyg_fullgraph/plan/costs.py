@@ -1,0 +1,126 @@
+"""What a schedule must move and hold on a given graph, predicted before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sympy
+
+from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, refs_of
+from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """Bytes that one block program moves between memory and the processor, if a block's own values stay in cache.
+
+    Args:
+        space: name of its rows.
+        rows: how many there are.
+        gathered: rows of stored values fetched by edge index, and the indices and weights (bytes).
+        read: stored values read in row order (bytes).
+        written: values stored (bytes).
+        flops: of matrix products.
+    """
+
+    space: str
+    rows: int
+    gathered: int
+    read: int
+    written: int
+    flops: int
+
+    @property
+    def moved(self) -> int:
+        return self.gathered + self.read + self.written
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Predicted cost of a superstep: its block programs, the tables alive during it, and blocks in flight (bytes)."""
+
+    blocks: tuple[BlockCost, ...]
+    tables: int
+    in_flight: int
+
+
+SizeOf = Callable[[sympy.Expr], int | float]
+
+
+def predict(program: Program, schedule: Schedule, size_of: SizeOf, threads: int) -> list[StepCost]:
+    """Predicted bytes of every superstep.
+
+    Args:
+        program, schedule: what runs.
+        size_of: symbolic size -> number; of every space of a DATA value.
+        threads: blocks in flight.
+    """
+    steps, alive = [], {}
+    for step in schedule.steps:
+        for name in step.whole:
+            alive[name] = _bytes(program, name, size_of)
+        for block in step.blocks:
+            alive.update({name: _bytes(program, name, size_of) for name in block.stored})
+        costs = tuple(_block_cost(program, block, size_of) for block in step.blocks)
+        in_flight = threads * (ROW_BYTES + EDGE_BYTES) if costs else 0
+        steps.append(StepCost(costs, sum(alive.values()), in_flight))
+        for name in step.frees:
+            alive.pop(name, None)
+    return steps
+
+
+def _bytes(program: Program, name: str, size_of: SizeOf) -> int:
+    total = program[name].dtype.itemsize if program[name].dtype is not None else 8  # type: ignore[union-attr]
+    for size in program[name].shape:
+        total *= int(size_of(size)) if isinstance(size, sympy.Expr) else int(size)
+    return total
+
+
+def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> BlockCost:
+    rows = int(size_of(block.space))
+    computed = {name for name, _ in block.order}
+    gathered = flops = 0
+    read: set[str] = set()
+    for name, _context in block.order:
+        value = program[name]
+        if value.op in ("gather", "gather_reduce", "attention"):
+            gathered += _gathered(program, name, size_of, block)
+        if value.op == "aten" and value.target is not None and "mm" in str(value.target.overloadpacket):
+            inner = program[value.refs()[-1]].shape[-2]
+            if isinstance(inner, int):
+                flops += 2 * inner * (_bytes(program, name, size_of) // max(value.dtype.itemsize, 1))  # type: ignore[union-attr]
+        for ref in value.refs():
+            operand = program[ref]
+            same = operand.space == block.space and ref not in computed and operand.stage is not Stage.PARAM
+            if same and value.op not in ("gather", "gather_reduce"):
+                read.add(ref)
+    return BlockCost(
+        program.space_name(block.space),
+        rows,
+        gathered,
+        sum(_bytes(program, name, size_of) for name in read),
+        sum(_bytes(program, name, size_of) for name in block.stored),
+        flops,
+    )
+
+
+def _gathered(program: Program, name: str, size_of: SizeOf, block: BlockProgram) -> int:
+    value = program[name]
+    if value.op == "gather":
+        operand = program[value.args[0].name]
+        if operand.space == block.space and operand.name in {item for item, _ in block.order}:
+            return 0
+        assert value.space is not None
+        return int(size_of(value.space)) * (operand.row_bytes + 4)
+    index = program[value.args[1].name]
+    assert index.space is not None
+    per_edge = program[value.args[0].name].row_bytes + 4
+    if value.op == "gather_reduce" and value.args[3] is not None:
+        per_edge += program[value.args[3].name].row_bytes
+    seen = {value.args[0].name}
+    for role in ("score_src", "key", "score", "score_edge", "key_edge"):
+        for ref in refs_of(value.kwargs.get(role)):
+            per_edge += program[ref].row_bytes if ref not in seen else 0
+            seen.add(ref)
+    return int(size_of(index.space)) * per_edge

@@ -1,0 +1,368 @@
+"""Write a block program as the Python function that runs one block of rows.
+
+The text is what `explain(code=True)` shows. A block of rows [r0, r1) has, for each aggregation k, its in-edges
+[e0_k, e1_k); edge values live only while the function runs. A value that is stored whole is computed straight into
+its table's rows where the operator can write to a given place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from pyg_fullgraph import ops
+from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, map_args, refs_of
+from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.runtime.evaluate import ATTENTION, edge_weight
+
+aten = torch.ops.aten
+
+_SHAPE_ARGUMENT = {
+    aten.view: 1,
+    aten._unsafe_view: 1,
+    aten.reshape: 1,
+    aten.expand: 1,
+    aten.repeat: 1,
+    aten.full: 0,
+    aten.zeros: 0,
+    aten.ones: 0,
+    aten.empty: 0,
+    aten.native_group_norm: 3,
+}
+
+_AT_EDGES = ("score", "score_edge", "key_edge")
+_AT_SOURCES = ("value", "key", "score_src")
+
+
+@dataclass
+class Binding:
+    """One name the block function needs from outside: what it is, and of which value.
+
+    `kind` is one of table, global, rows (structural rows), edges (structural edge values in CSR order), index (the
+    same, raw rows), rowptr, perm, object, size.
+    """
+
+    kind: str
+    value: Any
+    layout: str | None = None
+
+
+@dataclass
+class BlockCode:
+    """A block program as text, with what must be bound to it before it runs."""
+
+    text: str
+    bindings: dict[str, Binding]
+    layouts: tuple[str, ...]
+    kernels: tuple[str, ...] = field(default=())
+
+    def bind(self, resolve: Callable[[Binding], Any]) -> Callable[..., None]:
+        """The function `block(r0, r1, bounds)`, with `bounds` = ((e0, e1), ...) of each layout."""
+        scope: dict[str, Any] = {name: resolve(binding) for name, binding in self.bindings.items()}
+        exec(compile(self.text, "<pyg_fullgraph block program>", "exec"), scope)  # noqa: S102 - our own text
+        function: Callable[..., None] = scope["block"]
+        return function
+
+
+def emit(program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> BlockCode:
+    """The function of one block program.
+
+    Args:
+        program: holds the values.
+        block: which values to compute, in order, and which to store.
+        layouts: destination indices whose in-edges the block runs on, in the order of `bounds`.
+    """
+    return _Emitter(program, block, layouts).run()
+
+
+def layouts_of(program: Program, block: BlockProgram) -> tuple[str, ...]:
+    """The destination indices a block program aggregates by."""
+    found: dict[str, None] = {}
+    for name, context in block.order:
+        if context is not None:
+            found[context] = None
+        value = program[name]
+        if value.op in ("reduce", "softmax"):
+            found[value.args[1].name] = None
+        elif value.op in ("gather_reduce", "attention"):
+            found[value.args[2].name] = None
+    return tuple(found)
+
+
+class _Emitter:
+    def __init__(self, program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> None:
+        self.program, self.block, self.layouts = program, block, layouts
+        self.lines: list[str] = []
+        self.bindings: dict[str, Binding] = {}
+        self.locals: dict[tuple[str, str | None], str] = {}
+        self.objects: dict[int, str] = {}
+        self.computed = set(block.order)
+        self.kernels: list[str] = []
+
+    def run(self) -> BlockCode:
+        for k, index in enumerate(self.layouts):
+            self._bind(f"rowptr{k}", Binding("rowptr", None, index))
+            self.lines.append(f"(e0_{k}, e1_{k}) = bounds[{k}]; P{k} = rowptr{k}[r0:r1 + 1]; E{k} = e1_{k} - e0_{k}")
+        self.lines.append("B = r1 - r0")
+        self.locals.clear()
+        for instance in self.block.order:
+            self._instance(*instance)
+        self._free_early()
+        body = "\n".join(f"    {line}" for line in self.lines)
+        text = f"def block(r0, r1, bounds):\n{body}\n"
+        return BlockCode(text, self.bindings, self.layouts, tuple(self.kernels))
+
+    # -- values -----------------------------------------------------------------------------------------------
+
+    def _instance(self, name: str, context: str | None) -> None:
+        value = self.program[name]
+        stored = name in self.block.stored and self._is_stored(name, context)
+        made = getattr(self, f"_emit_{value.op}")(value, context, stored and context is None and value.row_dim == 0)
+        local = self._local(name, context)
+        self.lines.append(f"{local} = {made}  # {self._comment(value)}")
+        if stored:
+            self._store(value, context, local)
+
+    def _is_stored(self, name: str, context: str | None) -> bool:
+        """Softmax values are stored from their in-edges; everything else from its rows."""
+        return context is None or (self.program[name].op == "softmax" and (name, None) not in self.computed)
+
+    def _store(self, value: Value, context: str | None, local: str) -> None:
+        table = self._bind(f"T_{_ident(value.name)}", Binding("table", value.name))
+        if value.row_dim:
+            local = f"{local}.movedim({value.row_dim}, 0)"
+        if context is None:
+            self.lines.append(f"{table}.write(r0, {local})")
+        else:
+            self.lines.append(f"{table}.write_at({self._perm(context)}, {local})")
+
+    def _emit_aten(self, value: Value, context: str | None, direct: bool) -> str:
+        if value.target is None:
+            return f"{self._use(value.args[0].name, context, value)}[{value.args[1]}]"
+        rows = self._rows(context)
+        packet = value.target.overloadpacket
+        shape_at = _SHAPE_ARGUMENT.get(packet)
+        args = [
+            self._render(arg, context, value, rows if position == shape_at else None)
+            for position, arg in enumerate(value.args)
+        ]
+        kwargs = {key: self._render(arg, context, value, None) for key, arg in value.kwargs.items()}
+        target = value.target
+        if direct:
+            out = _out_overload(value)
+            if out is not None:
+                target = out
+                kwargs["out"] = self._destination(value)
+        listed = args + [f"{key}={text}" for key, text in kwargs.items()]
+        return f"{self._object(target, _ident(str(target)))}({', '.join(listed)})"
+
+    def _emit_gather(self, value: Value, context: str | None, direct: bool) -> str:
+        x, index = value.args[0].name, value.args[1].name
+        if context is not None and index == context and (x, None) in self._local_rows(x, index):
+            k = self.layouts.index(context)
+            self.kernels.append("repeat")
+            rows = self._use(x, None, value, same_rows=True)
+            repeat = self._object(ops.repeat, "repeat")
+            if value.row_dim:
+                return f"{repeat}({rows}.movedim({value.row_dim}, 0), P{k}, threads=1).movedim(0, {value.row_dim})"
+            return f"{repeat}({rows}, P{k}, threads=1)"
+        table = self._bind(f"T_{_ident(x)}", Binding("table", x))
+        at = self._edge_index(index, context)
+        self.kernels.append("gather")
+        gather = self._object(ops.gather, "gather")
+        made = f"{gather}(*{table}.gather({at}), threads=1)"
+        return f"{made}.movedim(0, {value.row_dim})" if value.row_dim else made
+
+    def _local_rows(self, x: str, index: str) -> set[tuple[str, str | None]]:
+        """`{(x, None)}` where x's rows are the block's own rows."""
+        return {(x, None)} if self.program[x].space == self.block.space else set()
+
+    def _emit_reduce(self, value: Value, context: str | None, direct: bool) -> str:
+        x, index = value.args[0].name, value.args[1].name
+        k = self.layouts.index(index)
+        self.kernels.append("segment_reduce")
+        out = f", out={self._destination(value)}" if direct else ""
+        call = self._object(ops.segment_reduce, "segment_reduce")
+        return f"{call}({self._use(x, index, value)}, P{k}, {value.kwargs['reduce']!r}, threads=1{out})"
+
+    def _emit_softmax(self, value: Value, context: str | None, direct: bool) -> str:
+        x, index = value.args[0].name, value.args[1].name
+        self.kernels.append("segment_softmax")
+        call = self._object(ops.segment_softmax, "segment_softmax")
+        return f"{call}({self._use(x, index, value)}, P{self.layouts.index(index)}, threads=1)"
+
+    def _emit_gather_reduce(self, value: Value, context: str | None, direct: bool) -> str:
+        x, src, index, weight = value.args
+        k = self.layouts.index(index.name)
+        self.kernels.append("gather_reduce")
+        table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
+        at = self._edge_index(src.name, index.name)
+        flat = "None"
+        if weight is not None:
+            flat = f"{self._object(edge_weight, 'edge_weight')}({self._use(weight.name, index.name, value)})"
+        out = f", out={self._destination(value)}" if direct else ""
+        call = self._object(ops.gather_reduce, "gather_reduce")
+        reduce = value.kwargs["reduce"]
+        return f"{call}(*{table}.gather({at}), P{k}, {flat}, {reduce!r}, threads=1{out})"
+
+    def _emit_attention(self, value: Value, context: str | None, direct: bool) -> str:
+        x, src, index = value.args
+        k = self.layouts.index(index.name)
+        kind = value.kwargs["kind"]
+        self.kernels.append(f"attention_{kind}")
+        at = self._edge_index(src.name, index.name)
+        parts = []
+        for role, arg in value.kwargs.items():
+            if role == "kind":
+                continue
+            if not isinstance(arg, Ref):
+                parts.append(f"{role}={arg!r}")
+            elif role in _AT_SOURCES:
+                parts.append(f"{role}={self._source_rows(arg.name)}")
+            else:
+                parts.append(f"{role}={self._use(arg.name, index.name if role in _AT_EDGES else None, value)}")
+        if direct:
+            parts.append(f"out={self._destination(value)}")
+        call = self._object(ATTENTION[kind], f"attention_{kind}")
+        table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
+        return f"{call}(*{table}.gather({at}), P{k}, {', '.join(parts)}, threads=1)"
+
+    def _source_rows(self, name: str) -> str:
+        """A second operand gathered by the same source index: it lives where the first does."""
+        table = self._bind(f"T_{_ident(name)}", Binding("table", name))
+        return f"{table}.whole()"
+
+    # -- operands ---------------------------------------------------------------------------------------------
+
+    def _use(self, name: str, context: str | None, user: Value, same_rows: bool = False) -> str:
+        """The text of operand `name` in a context; loads it first where the block does not compute it."""
+        value = self.program[name]
+        if value.space is None or value.is_pairwise:
+            return self._bind(f"G_{_ident(name)}", Binding("global", name))
+        if (name, context) in self.locals:
+            return self.locals[name, context]
+        local = self._local(name, context)
+        if value.op == "aten" and value.stage is Stage.STRUCT and not value.refs() and value.target is not None:
+            if value.target.overloadpacket in _SHAPE_ARGUMENT:
+                self.lines.append(f"{local} = {self._emit_aten(value, context, False)}")
+                return local
+        self.lines.append(f"{local} = {self._load(value, context)}")
+        return local
+
+    def _load(self, value: Value, context: str | None) -> str:
+        ident, row_dim = _ident(value.name), value.row_dim or 0
+        if value.stage is Stage.STRUCT:
+            if context is not None:
+                k = self.layouts.index(context)
+                made = f"{self._bind(f'S_{ident}_{k}', Binding('edges', value.name, context))}[e0_{k}:e1_{k}]"
+                return f"{made}.movedim(0, {row_dim})" if row_dim else made
+            rows = self._bind(f"S_{ident}", Binding("rows", value.name))
+            return f"{rows}.narrow({row_dim}, r0, B)" if row_dim else f"{rows}[r0:r1]"
+        table = self._bind(f"T_{ident}", Binding("table", value.name))
+        if context is None:
+            made = f"{table}.read(r0, r1)"
+        else:
+            gather = self._object(ops.gather, "gather")
+            made = f"{gather}(*{table}.gather({self._perm(context)}), threads=1)"
+        return f"{made}.movedim(0, {row_dim})" if row_dim else made
+
+    def _edge_index(self, index: str, context: str | None) -> str:
+        if context is None:
+            return f"{self._bind(f'S_{_ident(index)}', Binding('rows', index))}[r0:r1]"
+        k = self.layouts.index(context)
+        return f"{self._bind(f'I_{_ident(index)}_{k}', Binding('edges', index, context))}[e0_{k}:e1_{k}]"
+
+    def _perm(self, context: str) -> str:
+        k = self.layouts.index(context)
+        return f"{self._bind(f'perm{k}', Binding('perm', None, context))}[e0_{k}:e1_{k}]"
+
+    def _rows(self, context: str | None) -> tuple[sympy.Expr, str]:
+        if context is None:
+            return self.block.space, "B"
+        space = self.program[context].space
+        assert space is not None
+        return space, f"E{self.layouts.index(context)}"
+
+    def _render(self, arg: Any, context: str | None, value: Value, rows: tuple[sympy.Expr, str] | None) -> str:
+        if isinstance(arg, (tuple, list)):
+            items = [self._render(item, context, value, rows) for item in arg]
+            return f"[{', '.join(items)}]"
+        if isinstance(arg, Ref):
+            return self._use(arg.name, context if self.program[arg.name].space == value.space else None, value)
+        if isinstance(arg, Dim):
+            if rows is not None:
+                factor = arg.expr / rows[0]
+                if factor.is_Integer:
+                    return rows[1] if factor == 1 else f"{int(factor)} * {rows[1]}"
+            return self._bind(f"D{len(self.bindings)}", Binding("size", arg.expr))
+        if arg is None or isinstance(arg, (bool, int, str)):
+            return repr(arg)
+        if isinstance(arg, float) and math.isfinite(arg):
+            return repr(arg)
+        return self._object(arg, "c")
+
+    # -- names ------------------------------------------------------------------------------------------------
+
+    def _local(self, name: str, context: str | None) -> str:
+        suffix = "" if context is None else f"__{self.layouts.index(context)}"
+        return self.locals.setdefault((name, context), f"{_ident(name)}{suffix}")
+
+    def _bind(self, name: str, binding: Binding) -> str:
+        self.bindings.setdefault(name, binding)
+        return name
+
+    def _object(self, item: Any, stem: str) -> str:
+        if id(item) not in self.objects:
+            name = stem if stem not in self.bindings else f"{stem}_{len(self.bindings)}"
+            self.objects[id(item)] = self._bind(name, Binding("object", item))
+        return self.objects[id(item)]
+
+    def _destination(self, value: Value) -> str:
+        return f"{self._bind(f'T_{_ident(value.name)}', Binding('table', value.name))}.destination(r0, r1)"
+
+    def _comment(self, value: Value) -> str:
+        sizes = ", ".join(self.program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)  # type: ignore[arg-type]
+        return f"[{sizes}]" + (f" {value.where}" if value.where else "")
+
+    def _free_early(self) -> None:
+        """Forget each local after its last use, so that a block holds only what it still needs."""
+        last: dict[str, int] = {}
+        names = set(self.locals.values())
+        for number, line in enumerate(self.lines):
+            for word in re.findall(r"\w+", line.split("  # ")[0]):
+                if word in names:
+                    last[word] = number
+        for number in sorted(set(last.values()), reverse=True):
+            dead = sorted(word for word, at in last.items() if at == number)
+            self.lines.insert(number + 1, f"del {', '.join(dead)}")
+
+
+def _ident(name: str) -> str:
+    return "v_" + re.sub(r"\W", "_", name)
+
+
+def _out_overload(value: Value) -> Any:
+    """The overload of an operator that writes to a given tensor, where its arguments are otherwise the same."""
+    packet = value.target.overloadpacket
+    schema = value.target._schema
+    if value.multi or value.dtype is None or packet in _SHAPE_ARGUMENT:
+        return None
+    wanted = [argument.name for argument in schema.arguments]
+    for overload in packet.overloads():
+        candidate = getattr(packet, overload)
+        names = [argument.name for argument in candidate._schema.arguments]
+        if names == [*wanted, "out"] and candidate._schema.arguments[-1].is_out:
+            same = all(
+                str(a.type) == str(b.type)
+                for a, b in zip(schema.arguments, candidate._schema.arguments[:-1], strict=True)
+            )
+            if same:
+                return candidate
+    return None

@@ -1,0 +1,129 @@
+"""Evaluate one value on whole tensors: used for parameters, for structure and for operators that have no block form."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from pyg_fullgraph import ops
+from pyg_fullgraph.ir import Dim, Ref, Value, map_args
+
+Lookup = Callable[[str], Any]
+SizeOf = Callable[[sympy.Expr], int | float]
+
+
+def evaluate(value: Value, lookup: Lookup, size_of: SizeOf) -> Any:
+    """The value of an `aten`, `gather`, `reduce`, `softmax` or fused value, from whole operands.
+
+    Args:
+        value: what to compute.
+        lookup: name -> its whole tensor.
+        size_of: symbolic size -> its number for this graph.
+    """
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, Ref):
+            return lookup(item.name)
+        return size_of(item.expr) if isinstance(item, Dim) else item
+
+    args, kwargs = map_args(value.args, leaf), map_args(value.kwargs, leaf)
+    if value.op == "aten":
+        if value.target is None:
+            return operator.getitem(*args)
+        return _call_sorted(value.target, *args) if _wants_sorted(value.target) else value.target(*args, **kwargs)
+    return _WHOLE[value.op](value, size_of, *args, **kwargs)
+
+
+def _wants_sorted(target: Any) -> bool:
+    """A handle to an aggregation module that refuses an index in any other order."""
+    return bool(getattr(target, "needs_sorted_index", False))
+
+
+def _call_sorted(handle: Any, x: Tensor, index: Tensor, dim_size: int, dim: int) -> Tensor:
+    order = torch.argsort(index, stable=True)
+    return handle(x.index_select(dim, order), index[order], dim_size, dim)
+
+
+def _gather(value: Value, size_of: SizeOf, x: Tensor, index: Tensor) -> Tensor:
+    assert value.row_dim is not None
+    return x.index_select(value.row_dim, index)
+
+
+def _rows(value: Value, size_of: SizeOf) -> int:
+    assert value.space is not None
+    return int(size_of(value.space))
+
+
+def _reduce(value: Value, size_of: SizeOf, x: Tensor, index: Tensor, reduce: str) -> Tensor:
+    assert value.row_dim is not None
+    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
+    sorted_rows = x.movedim(value.row_dim, 0).index_select(0, perm.long())
+    return ops.segment_reduce(sorted_rows, rowptr, reduce).movedim(0, value.row_dim)
+
+
+def _softmax(value: Value, size_of: SizeOf, score: Tensor, index: Tensor) -> Tensor:
+    rows = int(index.max()) + 1 if index.numel() else 0
+    rowptr, perm = ops.csr(index.contiguous(), rows)
+    row_dim = value.row_dim or 0
+    sorted_rows = ops.segment_softmax(score.movedim(row_dim, 0).index_select(0, perm.long()), rowptr)
+    out = torch.empty_like(sorted_rows)
+    out[perm.long()] = sorted_rows
+    return out.movedim(0, row_dim)
+
+
+def edge_weight(weight: Tensor | None) -> Tensor | None:
+    """A weight as the kernels take it: [E] for one per edge, [E, H] for one per head."""
+    if weight is None:
+        return None
+    if weight.dim() == 3 and weight.shape[1] > 1:
+        return weight.squeeze(2)
+    return weight.reshape(weight.shape[0])
+
+
+def _gather_reduce(
+    value: Value, size_of: SizeOf, x: Tensor, src: Tensor, index: Tensor, weight: Tensor | None, reduce: str
+) -> Tensor:
+    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
+    order = perm.long()
+    flat = edge_weight(weight)
+    return ops.gather_reduce(x, src[order], rowptr, None if flat is None else flat[order], reduce)
+
+
+def _attention(value: Value, size_of: SizeOf, x: Tensor, src: Tensor, index: Tensor, kind: str, **parts: Any) -> Tensor:
+    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
+    order = perm.long()
+    for name in ("score", "score_edge", "key_edge"):
+        if name in parts:
+            parts[name] = parts[name][order]
+    return ATTENTION[kind](x, src[order], rowptr, **parts)
+
+
+def explicit(value: Tensor, src: Tensor, rowptr: Tensor, *, score: Tensor, **more: Any) -> Tensor:
+    """`ops.attention` with scores of any trailing shape that flattens to [E, H]."""
+    return ops.attention(value, src, rowptr, score.reshape(score.shape[0], value.shape[1]), **more)
+
+
+def gatv2(value: Tensor, src: Tensor, rowptr: Tensor, *, key: Tensor, query: Tensor, att: Tensor, **more: Any) -> Tensor:
+    """`ops.attention_gatv2` with `att` of any leading shape that flattens to [H, C]."""
+    return ops.attention_gatv2(value, src, rowptr, key, query, att.reshape(key.shape[1:]), **more)
+
+
+ATTENTION: dict[str, Callable[..., Tensor]] = {
+    "explicit": explicit,
+    "additive": ops.attention_additive,
+    "gatv2": gatv2,
+    "dot": ops.attention_dot,
+}
+
+_WHOLE: dict[str, Callable[..., Tensor]] = {
+    "gather": _gather,
+    "reduce": _reduce,
+    "softmax": _softmax,
+    "gather_reduce": _gather_reduce,
+    "attention": _attention,
+}

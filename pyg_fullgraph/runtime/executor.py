@@ -1,0 +1,243 @@
+"""The block executor: runs a schedule superstep by superstep, each over row blocks, with all threads."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.ir import BlockProgram, Program, Ref, Schedule, Stage, map_args
+from pyg_fullgraph.plan import Blocks, cut_blocks
+from pyg_fullgraph.runtime.emit import Binding, BlockCode, emit, layouts_of
+from pyg_fullgraph.runtime.evaluate import evaluate
+from pyg_fullgraph.runtime.home import Home, Table, TensorTable
+from pyg_fullgraph.runtime.progress import Progress
+from pyg_fullgraph.runtime.reductions import reduce_rows
+from pyg_fullgraph.runtime.structure import Structure
+
+Prefix = dict[Any, tuple[int, ...]]
+
+
+class Compiled:
+    """A schedule with the text of each of its block programs; made once per program."""
+
+    def __init__(self, program: Program, schedule: Schedule) -> None:
+        self.program, self.schedule = program, schedule
+        self.code: dict[tuple[int, int], BlockCode] = {}
+        for number, step in enumerate(schedule.steps):
+            for position, block in enumerate(step.blocks):
+                self.code[number, position] = emit(program, block, layouts_of(program, block))
+
+    def prepare(self, structure: Structure) -> None:
+        """Compute the structure that the block programs read, so that no thread has to."""
+        keep: set[str] = set()
+        for value in self.program:
+            if value.stage is Stage.DATA and value.space is not None:
+                structure.size_of_if_known(value.space)
+        for number, step in enumerate(self.schedule.steps):
+            for name in step.whole:
+                for ref in self.program[name].refs():
+                    if self.program[ref].stage is Stage.STRUCT:
+                        structure.value(ref)
+                        keep.add(ref)
+            for position, block in enumerate(step.blocks):
+                keep |= self._prepare_block(structure, block, self.code[number, position])
+        for name in self.program.output_names():
+            if self.program[name].stage is Stage.STRUCT:
+                structure.value(name)
+                keep.add(name)
+        structure.seal(keep)
+
+    def _prepare_block(self, structure: Structure, block: BlockProgram, code: BlockCode) -> set[str]:
+        keep: set[str] = set()
+        for index in code.layouts:
+            structure.edges_of(index, block.space)
+        for binding in code.bindings.values():
+            if binding.kind == "rows" or (binding.kind == "global" and self._is_struct(binding.value)):
+                structure.value(binding.value)
+                keep.add(binding.value)
+            elif binding.kind == "edges":
+                assert binding.layout is not None
+                structure.edge_value(binding.value, binding.layout)
+        return keep
+
+    def _is_struct(self, name: str) -> bool:
+        return self.program[name].stage is Stage.STRUCT
+
+
+class Run:
+    """One execution of a compiled program.
+
+    Args:
+        compiled: the program.
+        structure: of the graph at hand, prepared.
+        inputs: every tensor argument by name.
+        parameters: parameters and buffers by qualified name, read now.
+        home: where the values at the cuts live.
+        threads: how many blocks run at a time.
+        progress: told of rows done.
+        limits: superstep -> rows to compute of each space, where fewer than all are needed.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        structure: Structure,
+        inputs: dict[str, Tensor],
+        parameters: Callable[[str], Tensor],
+        home: Home,
+        threads: int,
+        progress: Progress,
+        limits: Prefix | None = None,
+    ) -> None:
+        self.compiled, self.structure, self.home = compiled, structure, home
+        self.program = compiled.program
+        self.threads, self.progress, self.limits = threads, progress, limits or {}
+        self.tables: dict[str, Table] = {}
+        self.globals: dict[str, Any] = {}
+        for value in self.program:
+            if value.op == "param":
+                self.globals[value.name] = parameters(value.args[0])
+            elif value.op == "const":
+                self.globals[value.name] = value.args[0]
+            elif value.op == "input" and value.stage is Stage.DATA:
+                self._keep(value.name, inputs[value.args[0]])
+        self._parameter_stage()
+
+    def _parameter_stage(self) -> None:
+        for value in self.program:
+            if value.stage is Stage.PARAM and value.op == "aten":
+                self.globals[value.name] = evaluate(value, self.globals.__getitem__, self.structure.size_of)
+
+    def _keep(self, name: str, result: Any) -> None:
+        """File a whole result: a table where it has rows, a global otherwise."""
+        value = self.program[name]
+        if value.row_dim is None or not isinstance(result, Tensor):
+            self.globals[name] = result
+        else:
+            self.tables[name] = TensorTable(result.movedim(value.row_dim, 0))
+
+    def whole(self, name: str) -> Any:
+        """Any value, whole and in its own layout."""
+        value = self.program[name]
+        if value.stage is Stage.STRUCT:
+            return self.structure.value(name)
+        if name in self.globals:
+            return self.globals[name]
+        assert value.row_dim is not None
+        return self.tables[name].whole().movedim(0, value.row_dim)
+
+    def run(self) -> Any:
+        """Execute all supersteps and return the model's outputs."""
+        for number, step in enumerate(self.compiled.schedule.steps):
+            for name in step.whole:
+                self._whole_operator(name)
+            for position, block in enumerate(step.blocks):
+                self._block_program(number, block, self.compiled.code[number, position])
+            for name in step.frees:
+                self.tables.pop(name, None)
+                self.globals.pop(name, None)
+        return map_args(
+            self.program.outputs,
+            lambda leaf: self.whole(leaf.name)
+            if isinstance(leaf, Ref)
+            else (self.structure.size_of(leaf.expr) if hasattr(leaf, "expr") else leaf),
+        )
+
+    def _whole_operator(self, name: str) -> None:
+        value = self.program[name]
+        result = reduce_rows(value, self.tables)
+        if result is None:
+            result = evaluate(value, self.whole, self.structure.size_of)
+        self.structure.learn(name, result)
+        self._keep(name, result)
+
+    # -- one block program ------------------------------------------------------------------------------------
+
+    def _block_program(self, number: int, block: BlockProgram, code: BlockCode) -> None:
+        rows = int(self.structure.size_of(block.space))
+        for name in block.stored:
+            value = self.program[name]
+            assert value.row_dim is not None and value.dtype is not None and value.space is not None
+            tail = tuple(int(s) for i, s in enumerate(value.shape) if i != value.row_dim)
+            count = int(self.structure.size_of(value.space))
+            self.tables[name] = self.home.allocate(count, tail, value.dtype)
+        rows = min(rows, self.limits.get(block.space, (rows,) * (number + 1))[number])
+        if rows == 0:
+            return
+        edges = [self.structure.in_edges[index] for index in code.layouts]
+        blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges], self.threads)
+        function = code.bind(self._resolve)
+        with self.progress.superstep(number, rows):
+            _in_threads(function, blocks, self.threads, self.progress)
+
+    def _resolve(self, binding: Binding) -> Any:
+        if binding.kind == "object":
+            return binding.value
+        if binding.kind == "size":
+            return self.structure.size_of(binding.value)
+        if binding.kind == "table":
+            return self._table(binding.value)
+        if binding.kind == "global":
+            return self.whole(binding.value)
+        if binding.kind == "rows":
+            return self.structure.value(binding.value)
+        assert binding.layout is not None
+        edges = self.structure.in_edges[binding.layout]
+        if binding.kind == "edges":
+            return self.structure.edge_value(binding.value, binding.layout)
+        return edges.rowptr if binding.kind == "rowptr" else edges.perm
+
+    def _table(self, name: str) -> Table:
+        if name not in self.tables:  # a structural value that a block gathers from
+            value = self.program[name]
+            self.tables[name] = TensorTable(self.structure.value(name).movedim(value.row_dim or 0, 0))
+        return self.tables[name]
+
+
+def _in_threads(function: Callable[..., None], blocks: Blocks, threads: int, progress: Progress) -> None:
+    """Run blocks on `threads` threads, each with torch's own parallelism off; the first error stops all."""
+    work = iter(blocks)
+    if threads == 1 or len(blocks) == 1:
+        for r0, r1, bounds in work:
+            function(r0, r1, bounds)
+            progress.rows(r1 - r0)
+        return
+    lock, failed = threading.Lock(), threading.Event()
+
+    def worker() -> None:
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            for r0, r1, bounds in _shared(work, lock):
+                if failed.is_set():
+                    return
+                try:
+                    function(r0, r1, bounds)
+                except BaseException:
+                    failed.set()
+                    raise
+                progress.rows(r1 - r0)
+
+    before = torch.get_num_threads()
+    count = min(threads, len(blocks))
+    try:
+        with ThreadPoolExecutor(count, thread_name_prefix="pyg_fullgraph") as pool:
+            for future in [pool.submit(worker) for _ in range(count)]:
+                future.result()
+    finally:
+        torch.set_num_threads(before)  # the number that torch hands to threads started from now on
+
+
+def _shared(work: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:
+    """The items of one iterator, each to whichever thread asks first."""
+    for _ in itertools.count():
+        with lock:
+            item = next(work, None)
+        if item is None:
+            return
+        yield item

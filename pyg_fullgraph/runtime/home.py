@@ -1,0 +1,145 @@
+"""Where the values at the cuts live: one small interface, and its two first implementations.
+
+The executor allocates a table, writes rows of it, reads or gathers rows of it, and reduces over all of its rows.
+It never assumes that a table is memory: a file (`MappedHome`) serves as well, and another device or other ranks can
+take its place behind the same five methods.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Table(Protocol):
+    """A value stored whole: `rows` rows of `tail` columns."""
+
+    def destination(self, start: int, stop: int) -> Tensor:
+        """Where rows [start, stop) are to be computed: the table's own memory, or a staging buffer."""
+
+    def write(self, start: int, block: Tensor) -> None:
+        """Store a block of rows from `start` on; free where `block` is the table's own `destination`."""
+
+    def write_at(self, index: Tensor, block: Tensor) -> None:
+        """Store rows at the positions `index` (each at most once)."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop), not to be modified."""
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """A tensor and an index into it that together hold the rows at `index`, without a copy where possible."""
+
+    def reduce(self, partial: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Combine `partial(rows)` over all rows, in row order, so that two runs agree to the bit."""
+
+    def whole(self) -> Tensor:
+        """All rows as one tensor, for operators that have no block form."""
+
+
+class Home(Protocol):
+    """Allocates tables and gives them back."""
+
+    def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> Table:
+        """A table of undefined content."""
+
+    def close(self) -> None:
+        """Give back everything that outlives the tables."""
+
+
+_REDUCE_ROWS = 65_536
+
+
+class TensorTable:
+    """A table over one tensor that the process can address: memory, or a mapped file."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def destination(self, start: int, stop: int) -> Tensor:
+        return self.tensor[start:stop]
+
+    def write(self, start: int, block: Tensor) -> None:
+        target = self.tensor[start : start + block.shape[0]]
+        if target.data_ptr() != block.data_ptr() or target.stride() != block.stride():
+            target.copy_(block)
+
+    def write_at(self, index: Tensor, block: Tensor) -> None:
+        self.tensor.index_copy_(0, index.long(), block)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.tensor[start:stop]
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.tensor, index
+
+    def reduce(self, partial: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        rows = self.tensor.shape[0]
+        total = partial(self.tensor[:_REDUCE_ROWS])
+        for start in range(_REDUCE_ROWS, rows, _REDUCE_ROWS):
+            total = combine(total, partial(self.tensor[start : start + _REDUCE_ROWS]))
+        return total
+
+    def whole(self) -> Tensor:
+        return self.tensor
+
+
+class MemoryHome:
+    """Tables in the process's memory."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> TensorTable:
+        return TensorTable(torch.empty((rows, *tail), dtype=dtype, device=self.device))
+
+    def close(self) -> None:
+        return None
+
+
+class MappedHome:
+    """Tables in memory-mapped files, which the operating system writes out and reads back as memory gets short.
+
+    Args:
+        folder: where the files are made; the system's temporary folder if None. Each file is unlinked at once, so
+            nothing is left behind, whatever happens.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = folder
+
+    def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> TensorTable:
+        count = rows * math.prod(tail)
+        if count == 0:
+            return TensorTable(torch.empty((rows, *tail), dtype=dtype))
+        handle, path = tempfile.mkstemp(prefix="pyg_fullgraph_", dir=self.folder)
+        try:
+            os.ftruncate(handle, count * dtype.itemsize)
+            flat = torch.from_file(path, shared=True, size=count, dtype=dtype)
+        finally:
+            os.close(handle)
+            os.unlink(path)
+        return TensorTable(flat.view(rows, *tail))
+
+    def close(self) -> None:
+        return None
+
+
+def make_home(name: str, device: torch.device) -> Home:
+    """The home named `memory` or `mapped`.
+
+    Raises:
+        ValueError: there is no such home, or it cannot serve the device.
+    """
+    if name == "memory":
+        return MemoryHome(device)
+    if name == "mapped":
+        if device.type != "cpu":
+            raise ValueError(f"home='mapped' keeps values in files that only a CPU can address, not {device}")
+        return MappedHome()
+    raise ValueError(f"home={name!r}: there are 'memory' and 'mapped'")

@@ -1,0 +1,169 @@
+"""`Structure`: what depends only on the graph, computed once and kept with it.
+
+Sizes, self-loops, degrees, normalisation weights, and for every aggregation its in-edges in CSR order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+
+from pyg_fullgraph import ops
+from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.ir import Program, Stage
+from pyg_fullgraph.ir.program import is_symbolic, symbols_of
+from pyg_fullgraph.runtime.evaluate import evaluate
+
+_INT32 = 2**31 - 1
+
+
+@dataclass
+class InEdges:
+    """The edges of one aggregation, sorted by destination.
+
+    Args:
+        rowptr: int64 [rows + 1].
+        perm: [E], the original edge at each position.
+        values: structural edge values in this order, by name; indices as int32 where they fit.
+    """
+
+    rowptr: Tensor
+    perm: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_edges(self) -> int:
+        return int(self.perm.numel())
+
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self.rowptr, self.perm, *self.values.values()))
+
+
+class Structure:
+    """Evaluates a program's STRUCT values for one graph, and sorts its edges.
+
+    Args:
+        program: gives the values.
+        inputs: name of every tensor argument -> tensor.
+    """
+
+    def __init__(self, program: Program, inputs: dict[str, Tensor]) -> None:
+        self.program = program
+        self.sizes: dict[sympy.Symbol, int | float] = {}
+        self.values: dict[str, Any] = {}
+        self.in_edges: dict[str, InEdges] = {}
+        self._bind_sizes(inputs)
+        for value in program:
+            if value.op == "input" and value.stage is Stage.STRUCT:
+                self.values[value.name] = inputs[value.args[0]]
+
+    def _bind_sizes(self, inputs: dict[str, Tensor]) -> None:
+        told: dict[sympy.Symbol, str] = {}
+        for value in self.program:
+            if value.op != "input":
+                continue
+            tensor = inputs[value.args[0]]
+            for dim, (size, actual) in enumerate(zip(value.shape, tensor.shape, strict=True)):
+                if not is_symbolic(size) or not size.is_Symbol:  # type: ignore[union-attr]
+                    continue
+                if self.sizes.setdefault(size, actual) != actual:
+                    raise InputError(
+                        f"'{value.args[0]}' has {actual} rows at dimension {dim}, but '{told[size]}' says that there "
+                        f"are {self.sizes[size]} of {self.program.space_name(size)}. Pass arguments of one graph."
+                    )
+                told.setdefault(size, value.args[0])
+
+    def size_of(self, expr: sympy.Expr) -> int | float:
+        """The number that a symbolic size, or arithmetic on sizes, has for this graph."""
+        missing = [s for s in expr.free_symbols if s not in self.sizes]
+        for symbol in missing:
+            self.value(self.program.definers[symbol])  # type: ignore[index]
+        number = expr.subs(self.sizes)
+        return int(number) if number.is_integer else float(number)
+
+    def value(self, name: str) -> Any:
+        """A STRUCT value in its original order."""
+        if name not in self.values:
+            self._evaluate(name)
+        return self.values[name]
+
+    def _evaluate(self, name: str) -> None:
+        needed: set[str] = set()
+        stack = [name]
+        while stack:
+            item = stack.pop()
+            if item in needed or item in self.values:
+                continue
+            needed.add(item)
+            value = self.program[item]
+            stack += value.refs()
+            stack += [self.program.definers[s] for s in symbols_of(value) if s in self.program.definers]
+        for value in list(self.program):
+            if value.name not in needed or value.name in self.values:
+                continue
+            if value.op == "const":
+                self.values[value.name] = value.args[0]
+                continue
+            result = evaluate(value, self.values.__getitem__, self.size_of)
+            self.values[value.name] = result
+            self._learn_sizes(value.name, result)
+
+    def _learn_sizes(self, name: str, result: Any) -> None:
+        value = self.program[name]
+        if value.target is torch.ops.aten._local_scalar_dense.default:
+            for symbol, definer in self.program.definers.items():
+                if definer == name:
+                    self.sizes[symbol] = result
+            return
+        if not isinstance(result, Tensor):
+            return
+        for size, actual in zip(value.shape, result.shape, strict=True):
+            if is_symbolic(size) and size.is_Symbol and size not in self.sizes:  # type: ignore[union-attr]
+                self.sizes[size] = actual
+
+    def learn(self, name: str, result: Any) -> None:
+        """Take note of sizes that only a DATA value's evaluation tells."""
+        self._learn_sizes(name, result)
+
+    def size_of_if_known(self, space: sympy.Expr) -> None:
+        """Evaluate the structure that determines a size, unless a DATA value does."""
+        definers = [self.program.definers[s] for s in space.free_symbols if s not in self.sizes]  # type: ignore[index]
+        for name in definers:
+            if self.program[name].stage is Stage.STRUCT:
+                self.value(name)
+
+    def edges_of(self, index: str, space: sympy.Expr) -> InEdges:
+        """The edges sorted by the destination index `index`, which counts rows of `space`."""
+        if index not in self.in_edges:
+            destination = self.value(index)
+            rowptr, perm = ops.csr(destination.contiguous(), int(self.size_of(space)))
+            self.in_edges[index] = InEdges(rowptr, perm)
+        return self.in_edges[index]
+
+    def edge_value(self, name: str, index: str) -> Tensor:
+        """A structural edge value in the order of `edges_of(index)`, rows first."""
+        edges = self.in_edges[index]
+        if name not in edges.values:
+            value, tensor = self.program[name], self.value(name)
+            row_dim = value.row_dim or 0
+            if tensor.dim() == 1 and not tensor.dtype.is_floating_point and _fits_int32(tensor):
+                tensor = tensor.to(torch.int32)
+            edges.values[name] = tensor.index_select(row_dim, edges.perm)
+        return edges.values[name]
+
+    def seal(self, keep: set[str]) -> None:
+        """Drop structural values that no superstep reads in their original order."""
+        self.values = {name: item for name, item in self.values.items() if name in keep}
+
+    def nbytes(self) -> int:
+        """Bytes of everything kept."""
+        kept = {id(t): t for t in self.values.values() if isinstance(t, Tensor)}
+        return sum(e.nbytes() for e in self.in_edges.values()) + sum(t.numel() * t.element_size() for t in kept.values())
+
+
+def _fits_int32(index: Tensor) -> bool:
+    return index.numel() == 0 or (int(index.max()) <= _INT32 and int(index.min()) >= -_INT32)

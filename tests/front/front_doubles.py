@@ -1,0 +1,52 @@
+"""A stand-in for the engine: it runs the model itself, and remembers how it was built and called."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch_geometric.data import Data
+
+NUM_NODES, NUM_EDGES, COLUMNS = 40, 150, 6
+
+
+def make_data(*, seed: int = 0, weights: bool = False) -> Data:
+    """A random graph with duplicates and self-loops, and features."""
+    generator = torch.Generator().manual_seed(seed)
+    data = Data(
+        x=torch.randn(NUM_NODES, COLUMNS, generator=generator),
+        edge_index=torch.randint(0, NUM_NODES, (2, NUM_EDGES), generator=generator),
+    )
+    if weights:
+        data.edge_weight = torch.rand(NUM_EDGES, generator=generator) + 0.5
+    return data
+
+
+class EagerEngine:
+    """Runs the model's forward under no_grad; `wrong` adds an error to one element of every result."""
+
+    built: ClassVar[list[EagerEngine]] = []
+    wrong: ClassVar[float] = 0.0
+    hops: ClassVar[int | None] = None
+    has_global_reduction: ClassVar[bool] = False
+
+    def __init__(self, model: torch.nn.Module, **options: Any) -> None:
+        self.model = model
+        self.options = options
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        type(self).built.append(self)
+
+    def __call__(
+        self, *args: Any, nodes: Tensor | None = None, progress: bool = False, out: Any = None, **kwargs: Any
+    ) -> Any:
+        self.calls.append((args, {"nodes": nodes, "progress": progress, "out": out, **kwargs}))
+        with torch.no_grad():
+            result = self.model(*args, **kwargs)
+        if self.wrong:
+            result = result.clone()
+            result[:, 0] += self.wrong
+        if nodes is not None:
+            result = pytree.tree_map_only(Tensor, lambda tensor: tensor[nodes], result)
+        return result
