@@ -26,7 +26,7 @@ TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## train a GCN and a GAT, compare four ways to run them (DATA=file.npz or DATA=Planetoid/PubMed)
+demo: setup ## train a GCN and a GAT, compare three ways to run them (DATA=file.npz or DATA=Planetoid/PubMed)
 	@$(STEP) "demo" $(BIN)/pyg-fullgraph demo $(if $(DATA),--data "$(DATA)") $(DEMO_ARGS)
 
 test: setup ## run all tests (PYTEST_ARGS="-k name" picks some)

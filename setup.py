@@ -96,9 +96,9 @@ def ninja_file(objects: Path, target: Path) -> str:
     lines = [
         "ninja_required_version = 1.5",
         f"rule compile\n  command = {escape(compile_)} $flags -MMD -MF $out.d -c $in -o $out\n"
-        "  depfile = $out.d\n  deps = gcc",
+        "  depfile = $out.d\n  deps = gcc\n  description = compile $out",
         f"rule link\n  command = {escape(compiler())} -shared -pthread {os.environ.get('LDFLAGS', '')} "
-        "$in -ldl -o $out",
+        "$in -ldl -o $out\n  description = link $out",
     ]
     isas = instruction_sets()
     known = " ".join(f"-DFG_HAVE_{isa.upper()}" for isa in isas)

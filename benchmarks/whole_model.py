@@ -30,6 +30,7 @@ from baselines import (
 )
 from measure import (
     Timing,
+    busy,
     machine,
     measured_bandwidth,
     mib,
@@ -188,7 +189,9 @@ def _row(
     difference: float | None,
 ) -> dict[str, Any]:
     """One peer's record; ratios are peer over ours."""
-    first, again = memory[peer]
+    peaks = memory[peer]
+    assert isinstance(peaks, tuple)
+    first, again = peaks
     row = {
         **asdict(setting),
         "peer": peer,
@@ -313,7 +316,10 @@ def main() -> None:
     arguments = parse()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
+    warning = busy()
     print("; ".join(f"{key} {value}" for key, value in machine().items()))
+    if warning is not None:
+        print(warning)
     bandwidth = measured_bandwidth()
     print(
         f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: "
@@ -325,6 +331,7 @@ def main() -> None:
     if arguments.save:
         settings = {
             **vars(arguments),
+            "warning": warning,
             "bandwidth_bytes_per_second": bandwidth,
             "width": WIDTH,
             "layers": LAYERS,

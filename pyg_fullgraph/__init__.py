@@ -27,11 +27,41 @@ _HOMES = {
     "KernelError": "errors",
     "OperatorError": "errors",
 }
-_MODULES = ("api", "capture", "cli", "engine", "errors", "front", "graph", "ir", "ops", "passes", "plan", "report", "runtime")
+_MODULES = (
+    "api",
+    "capture",
+    "cli",
+    "engine",
+    "errors",
+    "front",
+    "graph",
+    "ir",
+    "ops",
+    "passes",
+    "plan",
+    "report",
+    "runtime",
+)
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = [
+    "CaptureError",
+    "Engine",
+    "FullGraphError",
+    "FullGraphMismatch",
+    "Graph",
+    "GraphError",
+    "InputError",
+    "KernelError",
+    "OperatorError",
+    "__version__",
+    "accelerate",
+    "accelerated",
+    "compile",
+    "inference",
+    "restore",
+]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyg_fullgraph.api import accelerate, accelerated, compile, inference, restore
     from pyg_fullgraph.engine import Engine
     from pyg_fullgraph.errors import (

@@ -24,33 +24,39 @@ def inference(
     nodes: Any = None,
     verify: str | bool = "auto",
     fallback: str = "error",
-    compile_rows: bool = False,
     threads: int | None = None,
+    home: str = "memory",
     out: Any = None,
     force_eval: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Returns the model's output for every node of a graph, exactly as ``model.forward`` gives it over the whole graph.
+    """Returns the model's output for every node of a graph, exactly as ``model.forward`` gives it over the
+    whole graph.
 
     Args:
-        model: any PyG model in evaluation mode; ``DistributedDataParallel`` and ``torch.compile`` wrappers are opened.
-        args: recognised by type, in any order: ``Data``, a ``NeighborLoader`` or another loader with ``.data`` (it is
-            never iterated), node features ``[N, F]``, ``edge_index`` ``[2, E]`` or a sparse ``adj_t``, a device, its
-            name or a rank. Further tensors go to the parameters of forward in order.
+        model: any PyG model in evaluation mode; ``DistributedDataParallel`` and ``torch.compile`` wrappers
+            are opened.
+        args: recognised by type, in any order: ``Data``, a ``NeighborLoader`` or another loader with
+            ``.data`` (it is never iterated), node features ``[N, F]``, ``edge_index`` ``[2, E]`` or a sparse
+            ``adj_t``, a device, its name or a rank. Further tensors go to the parameters of forward in order.
         device: where to compute; must be the device of the model.
         embedding_device: where the result goes; ``None`` means where the features came from.
         progress_bar: show a bar with the time left.
         cache: taken for PyG's sake; there is nothing to cache.
         nodes: node numbers ``[M]`` or a mask ``[N]``: only these rows, and only the work that they need.
-        verify: ``"auto"`` recomputes 8 random nodes with the model's own forward at the first call, ``"always"`` at
-            every call, ``"off"`` (or ``False``) never.
-        fallback: what to do with a model that cannot be captured: ``"error"``, or ``"eager"`` to run it as it is.
-        compile_rows: compile the row-wise parts with Inductor; pays for models that run often.
+        verify: ``"auto"`` recomputes 8 random nodes with the model's own forward at the first call,
+            ``"always"`` at every call, ``"off"`` (or ``False``) never.
+        fallback: what to do with a model that cannot be captured: ``"error"``, or ``"eager"`` to run it as it
+            is.
         threads: how many threads to use; ``None`` means ``torch.get_num_threads()``.
-        out: where to write the result, see `pyg_fullgraph.engine.Engine`.
+        home: where values between supersteps live: ``"memory"``, or ``"mapped"`` for files that the system
+            may write out.
+        out: a tensor that the result is copied into, or a ``.npy`` or ``.pt`` file that it is written to as
+            well (whole or not at all).
         force_eval: evaluate a model in training mode, and switch it back.
-        kwargs: arguments of ``model.forward`` by name. What forward requires is else taken from the data, and so are
-            ``edge_weight``, ``edge_attr``, ``edge_type``, ``batch`` and ``pos`` where it takes and uses them.
+        kwargs: arguments of ``model.forward`` by name. What forward requires is else taken from the data, and
+            so are ``edge_weight``, ``edge_attr``, ``edge_type``, ``batch`` and ``pos`` where it takes and
+            uses them.
 
     Returns:
         What ``model.forward`` returns; row ``i`` belongs to node ``i`` (to ``nodes[i]``).
@@ -62,7 +68,7 @@ def inference(
         FullGraphMismatch: if verification finds a wrong row.
     """
     options = Options(
-        device, embedding_device, progress_bar, nodes, verify, fallback, compile_rows, threads, out, force_eval
+        device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval
     )
     return run(model, args, kwargs, options, Engine)
 
@@ -72,7 +78,7 @@ def compile(model: torch.nn.Module, **options: Any) -> Engine:
 
     Args:
         model: any PyG model; wrappers are opened. Its parameters are read at every call.
-        options: of `pyg_fullgraph.engine.Engine`: ``compile_rows``, ``threads``, ``home``, ``verify``, ``fallback``.
+        options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``.
 
     Raises:
         InputError: if ``model`` is not a module.
@@ -85,9 +91,10 @@ def compile(model: torch.nn.Module, **options: Any) -> Engine:
 def accelerate(model: torch.nn.Module, data: Any = None, **options: Any) -> torch.nn.Module:
     """Replaces ``model.inference`` by a whole-graph run under PyG's signature, and returns the model.
 
-    ``model.inference(loader, device, embedding_device="cpu", progress_bar=False, cache=False)`` works as before, as do
-    the other argument orders in circulation; the loader is asked for its data and never iterated. Parts of the model
-    with an ``inference`` of their own (``to_hetero`` models) are replaced too. Copies and pickles of the model keep it.
+    ``model.inference(loader, device, embedding_device="cpu", progress_bar=False, cache=False)`` works as
+    before, as do the other argument orders in circulation; the loader is asked for its data and never
+    iterated. Parts of the model with an ``inference`` of their own (``to_hetero`` models) are replaced too.
+    Copies and pickles of the model keep it.
 
     Args:
         model: any PyG model, wrapped or not; it need not have an ``inference``.
@@ -113,5 +120,7 @@ def _options(named: dict[str, Any]) -> Options:
     """Options by name; an unknown one is an error that lists them."""
     unknown = sorted(set(named) - set(Options.__dataclass_fields__))
     if unknown:
-        raise InputError(f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}.")
+        raise InputError(
+            f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}."
+        )
     return Options(**named)

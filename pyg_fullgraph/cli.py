@@ -1,6 +1,7 @@
 """The command line: ``pyg-fullgraph demo | infer | explain | doctor``.
 
-Exit codes: 0 done, 1 the run failed or the results are wrong, 2 a mistake in the arguments or the input, 130 stopped.
+Exit codes: 0 done, 1 the run failed or the results are wrong, 2 a mistake in the arguments or the input, 130
+stopped.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph import __version__, api
+from pyg_fullgraph import api
 from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import FullGraphError, InputError
 from pyg_fullgraph.front import demo, doctor
 from pyg_fullgraph.front.load import load_model, load_nodes
+from pyg_fullgraph.front.notes import LOGGER
 from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.readers import read_graph
 from pyg_fullgraph.front.run import Options, explain
@@ -28,7 +30,9 @@ from pyg_fullgraph.front.run import Options, explain
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="note: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="note: %(message)s")
+    if arguments.verbose:
+        LOGGER.setLevel(logging.INFO)
     try:
         code: int = arguments.run(arguments)
     except (FullGraphError, OSError) as error:
@@ -46,9 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="pyg-fullgraph", description="Exact inference over a whole graph for any PyTorch Geometric model."
+        prog="pyg-fullgraph",
+        description="Exact inference over a whole graph for any PyTorch Geometric model.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {doctor.installed('pyg_fullgraph')}"
+    )
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | infer | explain | doctor")
 
@@ -59,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", help="run a model over a graph and write one row per node")
     _model_arguments(infer)
     infer.add_argument("--out", required=True, help="an .npy or .pt file; appears whole or not at all")
-    infer.add_argument("--nodes", help="a file of node numbers (text or .npy): only these rows, in this order")
-    infer.add_argument("--no-verify", action="store_true", help="do not recompute a few nodes by PyG's forward")
+    infer.add_argument(
+        "--nodes", help="a file of node numbers (text or .npy): only these rows, in this order"
+    )
+    infer.add_argument(
+        "--no-verify", action="store_true", help="do not recompute a few nodes by PyG's forward"
+    )
     infer.add_argument("--progress", action="store_true", help="show a progress bar")
     infer.set_defaults(run=_infer)
 
@@ -68,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     _model_arguments(explained)
     explained.set_defaults(run=_explain)
 
-    doctored = commands.add_parser("doctor", help="versions, which kernels serve and why, a five-second self-test")
+    doctored = commands.add_parser(
+        "doctor", help="versions, which kernels serve and why, a five-second self-test"
+    )
     doctored.set_defaults(run=_doctor)
     return parser
 
@@ -76,15 +89,21 @@ def _parser() -> argparse.ArgumentParser:
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     """What `infer` and `explain` have in common."""
     parser.add_argument(
-        "--model", required=True, metavar="FILE.py:NAME", help="a model, or a function that returns it (given the data)"
+        "--model",
+        required=True,
+        metavar="FILE.py:NAME",
+        help="a model, or a function that returns it (given the data)",
     )
     parser.add_argument("--weights", help="a file with the model's state_dict")
     parser.add_argument(
-        "--graph", required=True, help="an .npz or .pt file, a PyG data set such as Planetoid/PubMed, or community:NODES"
+        "--graph",
+        required=True,
+        help="an .npz or .pt file, a PyG data set such as Planetoid/PubMed, or community:NODES",
     )
-    parser.add_argument("--data-root", default="data", help="folder for downloaded data sets (default: %(default)s)")
+    parser.add_argument(
+        "--data-root", default="data", help="folder for downloaded data sets (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="threads to use (default: all that torch uses)")
-    parser.add_argument("--compile-rows", action="store_true", help="compile the row-wise parts with Inductor")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
@@ -108,7 +127,6 @@ def _infer(arguments: argparse.Namespace) -> int:
         nodes=nodes,
         verify="off" if arguments.no_verify else "auto",
         threads=arguments.threads,
-        compile_rows=arguments.compile_rows,
         progress_bar=arguments.progress,
     )
     seconds = time.perf_counter() - start
@@ -120,7 +138,7 @@ def _infer(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     """Print the engine's report."""
     model, data = _inputs(arguments)
-    options = Options(threads=arguments.threads, compile_rows=arguments.compile_rows)
+    options = Options(threads=arguments.threads)
     print(explain(model, (data,), {}, options, Engine))
     return 0
 

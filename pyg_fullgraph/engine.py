@@ -67,6 +67,7 @@ class Engine:
         verify: bool | str = "auto",
         fallback: str = "error",
         skip_passes: Collection[str] = (),
+        compile_rows: bool = False,
     ) -> None:
         if verify not in _VERIFY:
             raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
@@ -88,7 +89,9 @@ class Engine:
         return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
 
     @torch.no_grad()
-    def __call__(self, *args: Any, nodes: Tensor | None = None, progress: bool = False, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, nodes: Tensor | None = None, progress: bool = False, out: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """The output of `model(*args, **kwargs)`.
 
         Args:
@@ -96,6 +99,7 @@ class Engine:
             nodes: rows wanted, int64 [M] or bool [N]; the work is restricted to their in-neighbourhood where the
                 model allows it. All rows if None.
             progress: show a tqdm bar over supersteps and rows.
+            out: tensor that the result is copied to (and returned), for a model that returns one tensor.
 
         Returns:
             What forward returns; with `nodes`, every tensor that has one row per node has only these rows.
@@ -107,6 +111,8 @@ class Engine:
             FullGraphMismatch: verification failed.
         """
         check_ready(self.model)
+        if _without_nodes(bind(self.model, args, kwargs, like=self._last)):
+            return self.model(*args, **kwargs)  # nothing to compute, and layers branch on it
         try:
             captured, tensors = self._capture(args, kwargs)
         except CaptureError as error:
@@ -118,7 +124,7 @@ class Engine:
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
             self._verify(captured, tensors, result, nodes)
-        return result
+        return result if out is None else _copied(out, result)
 
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
@@ -162,6 +168,11 @@ class Engine:
             [compiled.code[key].text for key in keys],
             structure.nbytes(),
         )
+
+    @property
+    def hops(self) -> int:
+        """Over how many edges a row of the output can see, one more for the degrees of what is gathered."""
+        return 1 + max((gathering_steps(item.compiled) for item in self._captured.values()), default=0)
 
     @property
     def has_global_reduction(self) -> bool:
@@ -232,6 +243,23 @@ class Engine:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
         return _rows_of(result, nodes if position is None else position, rows)
+
+
+def _without_nodes(call: tuple[Signature, list[Tensor]]) -> bool:
+    """True for the empty graph, and for one that lacks all nodes of some type."""
+    leaves, tensors = call[0].leaves, call[1]
+    return any(
+        str(dim).startswith("N") and size == 0
+        for leaf, tensor in zip(leaves, tensors, strict=True)
+        for dim, size in zip(leaf.dims, tensor.shape, strict=True)
+    )
+
+
+def _copied(out: Tensor, result: Any) -> Tensor:
+    if not isinstance(result, Tensor) or result.shape != out.shape:
+        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(f"out is a tensor {list(out.shape)}, but the model returns {got}.")
+    return out.copy_(result)
 
 
 def _node_space(program: Program) -> Any:

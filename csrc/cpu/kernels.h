@@ -70,10 +70,11 @@ struct Kernels {
   int64_t (*attend_scratch)(const AttendArgs&, int64_t edges);
   int64_t (*attend_stats_bytes)(const AttendArgs&);
   void (*attend_rows)(const AttendArgs&, int64_t r0, int64_t r1, void* scratch);
-  void (*attend_stats)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, void* stats, void* scratch);
-  void (*attend_combine)(const AttendArgs&, const void* stats, int64_t parts, void* total);
-  void (*attend_part)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total, void* partial,
+  void (*attend_part)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, void* stats, void* partial,
                       void* scratch);
+  // The row's output, and its stats in `total`; the parts' stats are overwritten.
+  void (*attend_merge)(const AttendArgs&, int64_t row, void* stats, const void* partials, int64_t parts, void* total);
+  void (*attend_weights)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total, void* scratch);
   void (*copy_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
                     const void* index, int index_type, int64_t e0, int64_t e1, int64_t edges);
   void (*repeat_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "cpu/isa.h"
@@ -12,7 +13,8 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kHubEdges = 16384, kHubScores = 65536, kLeastHubEdges = 256;
+// Not above 2048: a float32 sum of more terms, one by one, loses digits that the contract promises.
+constexpr int64_t kHubEdges = 2048, kHubScores = 32768, kLeastHubEdges = 256;
 constexpr int64_t kLeastChunk = 512, kMostChunk = 16384, kChunksPerThread = 16;
 
 // A row with more edges than this is split into parts of this many; with heads, so that a part's scores fit in cache.
@@ -64,49 +66,57 @@ struct Part {
   int64_t row, e0, e1;
 };
 
-std::vector<Part> parts_of(const Edges& edges, int64_t row, int64_t hub) {
+// The parts of all hubs; hub h has parts [first[h], first[h + 1]).
+struct Hubs {
+  std::vector<int64_t> rows, first;
   std::vector<Part> parts;
-  const int64_t begin = edges.rowptr[row] - edges.rowptr[0], end = edges.rowptr[row + 1] - edges.rowptr[0];
-  for (int64_t e = begin; e < end; e += hub) parts.push_back({row, e, std::min(e + hub, end)});
-  return parts;
-}
 
-void reduce_hub(const ReduceArgs& args, int64_t row, int64_t hub, int threads) {
-  const Kernels& isa = kernels();
-  const std::vector<Part> parts = parts_of(args.edges, row, hub);
-  const int64_t bytes = args.width() * accumulator_bytes(args.dtype), scratch = isa.reduce_scratch(args, hub);
-  std::vector<char> partials(parts.size() * static_cast<size_t>(bytes));
-  parallel_for(static_cast<int64_t>(parts.size()), threads, [&](int64_t p) {
-    isa.reduce_part(args, parts[p].e0, parts[p].e1, partials.data() + p * bytes, thread_scratch(scratch));
-  });
-  isa.reduce_merge(args, row, partials.data(), static_cast<int64_t>(parts.size()));
-}
+  Hubs(const Edges& edges, std::vector<int64_t> hub_rows, int64_t hub) : rows(std::move(hub_rows)), first{0} {
+    for (int64_t row : rows) {
+      const int64_t begin = edges.rowptr[row] - edges.rowptr[0], end = edges.rowptr[row + 1] - edges.rowptr[0];
+      for (int64_t e = begin; e < end; e += hub) parts.push_back({row, e, std::min(e + hub, end)});
+      first.push_back(static_cast<int64_t>(parts.size()));
+    }
+  }
 
-void attend_hub(const AttendArgs& args, int64_t row, int64_t hub, int threads) {
+  int64_t count() const { return static_cast<int64_t>(rows.size()); }
+  int64_t part_count() const { return static_cast<int64_t>(parts.size()); }
+  int64_t parts_of(int64_t h) const { return first[h + 1] - first[h]; }
+};
+
+void reduce_hubs(const ReduceArgs& args, const Hubs& hubs, int64_t scratch, int threads) {
   const Kernels& isa = kernels();
-  const std::vector<Part> parts = parts_of(args.edges, row, hub);
-  const int64_t count = static_cast<int64_t>(parts.size());
-  const int64_t stats_bytes = isa.attend_stats_bytes(args), scratch = isa.attend_scratch(args, hub);
   const int64_t bytes = args.width() * accumulator_bytes(args.dtype);
-  std::vector<char> stats(static_cast<size_t>(count * stats_bytes)), total(static_cast<size_t>(stats_bytes));
-  std::vector<char> partials(static_cast<size_t>(count * bytes));
-  parallel_for(count, threads, [&](int64_t p) {
-    isa.attend_stats(args, row, parts[p].e0, parts[p].e1, stats.data() + p * stats_bytes, thread_scratch(scratch));
+  std::vector<char> partials(static_cast<size_t>(hubs.part_count() * bytes));
+  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
+    isa.reduce_part(args, hubs.parts[p].e0, hubs.parts[p].e1, partials.data() + p * bytes, thread_scratch(scratch));
   });
-  isa.attend_combine(args, stats.data(), count, total.data());
-  parallel_for(count, threads, [&](int64_t p) {
-    isa.attend_part(args, row, parts[p].e0, parts[p].e1, total.data(), partials.data() + p * bytes,
+  parallel_for(hubs.count(), threads, [&](int64_t h) {
+    isa.reduce_merge(args, hubs.rows[h], partials.data() + hubs.first[h] * bytes, hubs.parts_of(h));
+  });
+}
+
+void attend_hubs(const AttendArgs& args, const Hubs& hubs, int64_t scratch, int threads) {
+  const Kernels& isa = kernels();
+  const int64_t bytes = args.width() * accumulator_bytes(args.dtype), stats_bytes = isa.attend_stats_bytes(args);
+  std::vector<char> stats(static_cast<size_t>(hubs.part_count() * stats_bytes));
+  std::vector<char> totals(static_cast<size_t>(hubs.count() * stats_bytes));
+  std::vector<char> partials(static_cast<size_t>(hubs.part_count() * bytes));
+  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
+    const Part& part = hubs.parts[p];
+    isa.attend_part(args, part.row, part.e0, part.e1, stats.data() + p * stats_bytes, partials.data() + p * bytes,
                     thread_scratch(scratch));
   });
-  if (args.value.data == nullptr) return;
-  ReduceArgs merged;
-  merged.edges = args.edges;
-  merged.heads = args.heads;
-  merged.channels = args.channels;
-  merged.out = args.out;
-  merged.out_stride = args.out_stride;
-  merged.dtype = args.dtype;
-  isa.reduce_merge(merged, row, partials.data(), count);
+  parallel_for(hubs.count(), threads, [&](int64_t h) {
+    isa.attend_merge(args, hubs.rows[h], stats.data() + hubs.first[h] * stats_bytes,
+                     partials.data() + hubs.first[h] * bytes, hubs.parts_of(h), totals.data() + h * stats_bytes);
+  });
+  if (args.value.data != nullptr) return;
+  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
+    const Part& part = hubs.parts[p];
+    const auto hub = std::lower_bound(hubs.rows.begin(), hubs.rows.end(), part.row) - hubs.rows.begin();
+    isa.attend_weights(args, part.row, part.e0, part.e1, totals.data() + hub * stats_bytes, thread_scratch(scratch));
+  });
 }
 
 // Call body(e0, e1) over equal spans of edges, in parallel.
@@ -124,7 +134,8 @@ void gather_reduce(const ReduceArgs& args, int threads) {
   const Kernels& isa = kernels();
   const int64_t hub = hub_edges(args.weight == nullptr ? 1 : args.heads), scratch = isa.reduce_scratch(args, hub);
   const auto rows = [&](int64_t r0, int64_t r1) { isa.reduce_rows(args, r0, r1, thread_scratch(scratch)); };
-  for (int64_t row : for_rows(args.edges, hub, threads, rows)) reduce_hub(args, row, hub, threads);
+  const Hubs hubs(args.edges, for_rows(args.edges, hub, threads, rows), hub);
+  if (hubs.count() > 0) reduce_hubs(args, hubs, scratch, threads);
 }
 
 void attention(const AttendArgs& args, int threads) {
@@ -132,7 +143,8 @@ void attention(const AttendArgs& args, int threads) {
   const Kernels& isa = kernels();
   const int64_t hub = hub_edges(args.heads), scratch = isa.attend_scratch(args, hub);
   const auto rows = [&](int64_t r0, int64_t r1) { isa.attend_rows(args, r0, r1, thread_scratch(scratch)); };
-  for (int64_t row : for_rows(args.edges, hub, threads, rows)) attend_hub(args, row, hub, threads);
+  const Hubs hubs(args.edges, for_rows(args.edges, hub, threads, rows), hub);
+  if (hubs.count() > 0) attend_hubs(args, hubs, scratch, threads);
 }
 
 void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const void* index,
@@ -149,10 +161,16 @@ void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int6
   Edges edges;
   edges.rowptr = rowptr;
   edges.rows = rows;
+  const Kernels& isa = kernels();
   const auto copy = [&](int64_t r0, int64_t r1) {
-    kernels().repeat_rows(out, out_stride, x, x_stride, row_bytes, rowptr, r0, r1);
+    isa.repeat_rows(out, out_stride, x, x_stride, row_bytes, rowptr, r0, r1);
   };
-  for (int64_t row : for_rows(edges, kHubEdges, threads, copy)) copy(row, row + 1);
+  const Hubs hubs(edges, for_rows(edges, kHubEdges, threads, copy), kHubEdges);
+  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
+    const int64_t span[2] = {hubs.parts[p].e0, hubs.parts[p].e1};  // a rowptr of one row
+    isa.repeat_rows(out + span[0] * out_stride, out_stride, x + hubs.parts[p].row * x_stride, x_stride, row_bytes, span,
+                    0, 1);
+  });
 }
 
 }  // namespace fg

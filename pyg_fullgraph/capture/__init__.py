@@ -5,4 +5,13 @@ from pyg_fullgraph.capture.operators import OpaqueAggregation
 from pyg_fullgraph.capture.signature import Leaf, Signature, bind
 from pyg_fullgraph.capture.trace import Traced, trace
 
-__all__ = ["Leaf", "OpaqueAggregation", "Signature", "Traced", "bind", "module_fingerprint", "resolve", "trace"]
+__all__ = [
+    "Leaf",
+    "OpaqueAggregation",
+    "Signature",
+    "Traced",
+    "bind",
+    "module_fingerprint",
+    "resolve",
+    "trace",
+]

@@ -26,7 +26,20 @@ class Attribute(str):
     """An attribute's name within a path, as opposed to a dictionary key."""
 
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, enum.Enum, slice, type(...))
+_PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.device,
+    enum.Enum,
+    slice,
+    type(...),
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,9 @@ class Const:
         self.value = value
         self.path = path
         plain = isinstance(value, _PLAIN) and not isinstance(value, slice)
-        self._key = (type(value), repr(value) if isinstance(value, float) else value) if plain else (id(value),)
+        self._key = (
+            (type(value), repr(value) if isinstance(value, float) else value) if plain else (id(value),)
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Const) and self._key == other._key
@@ -65,7 +80,9 @@ class Const:
 
 @dataclass(frozen=True)
 class Branch:
-    """A container: `kind` is tuple, list, dict, named or data; `template` is a tensor-free copy of a data object."""
+    """A container: `kind` is tuple, list, dict, named or data; `template` is a tensor-free copy of a data
+    object.
+    """
 
     kind: str
     cls: type | None
@@ -202,11 +219,14 @@ def _refuse_sparse(tensor: Tensor, path: Path) -> None:
     if tensor.layout is not torch.strided:
         raise InputError(_sparse_message(path))
     if tensor.is_quantized or tensor.is_nested:
-        raise InputError(f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor.")
+        raise InputError(
+            f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor."
+        )
 
 
 def _sparse_message(path: Path) -> str:
     return (
-        f"Argument '{describe(path)}' is a sparse matrix. Pass edge_index (and the values as edge_weight) instead: "
+        f"Argument '{describe(path)}' is a sparse matrix. Pass edge_index (and the values as edge_weight) "
+        "instead: "
         "row, col = adj_t.coo()[:2]; edge_index = torch.stack([col, row])."
     )

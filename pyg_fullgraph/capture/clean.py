@@ -1,11 +1,12 @@
 """`clean`: make a functional graph say only what it computes.
 
 * assertions go; `alias`, `detach`, `lift` and plain `clone` are their argument;
-* `zeros_like(x)`, `new_zeros(x, ...)`, `empty(...)` and the like become `full(sizes, value)`: they read no data, and left
-  as they are would tie edge tensors to places that only need their size (CAPTURE trap 13);
-* every symbolic size is read once, from the first value that has it, inputs first; arithmetic on sizes is rebuilt from
-  those reads; sizes that turn out fixed become numbers;
-* equal nodes are merged, and sizes found twice in the data (`edge_index[:, mask]` in each layer) become one symbol;
+* `zeros_like(x)`, `new_zeros(x, ...)`, `empty(...)` and the like become `full(sizes, value)`: they read no
+  data, and left as they are would tie edge tensors to places that only need their size;
+* every symbolic size is read once, from the first value that has it, inputs first; arithmetic on sizes is
+  rebuilt from those reads; sizes that turn out fixed become numbers;
+* equal nodes are merged, and sizes found twice in the data (`edge_index[:, mask]` in each layer) become one
+  symbol;
 * dead code goes.
 """
 
@@ -19,18 +20,49 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from pyg_fullgraph.capture.nodes import expression, expressions, fake_of, insert, shape_args
+from pyg_fullgraph.capture.nodes import (
+    args_of,
+    expression,
+    expressions,
+    fake_of,
+    insert,
+    shape_args,
+    target_of,
+)
 
 aten = torch.ops.aten
 
 _ASSERTIONS = frozenset(
-    "_assert_scalar _assert_async _functional_assert_async _assert_tensor_metadata sym_constrain_range "
-    "sym_constrain_range_for_size".split()
+    [
+        "_assert_scalar",
+        "_assert_async",
+        "_functional_assert_async",
+        "_assert_tensor_metadata",
+        "sym_constrain_range",
+        "sym_constrain_range_for_size",
+    ]
 )
-_IDENTITIES = frozenset("alias detach lift lift_fresh detach_copy alias_copy".split())
-_FILLED = {"zeros": 0, "ones": 1, "empty": 0, "zeros_like": 0, "ones_like": 1, "empty_like": 0, "new_zeros": 0}
+_IDENTITIES = frozenset(["alias", "detach", "lift", "lift_fresh", "detach_copy", "alias_copy"])
+_FILLED = {
+    "zeros": 0,
+    "ones": 1,
+    "empty": 0,
+    "zeros_like": 0,
+    "ones_like": 1,
+    "empty_like": 0,
+    "new_zeros": 0,
+}
 _FILLED |= {"new_ones": 1, "new_empty": 0, "new_empty_strided": 0, "empty_strided": 0, "empty_permuted": 0}
-_SIZES_AT = {"zeros": 0, "ones": 0, "empty": 0, "full": 0, "new_zeros": 1, "new_ones": 1, "new_empty": 1, "new_full": 1}
+_SIZES_AT = {
+    "zeros": 0,
+    "ones": 0,
+    "empty": 0,
+    "full": 0,
+    "new_zeros": 1,
+    "new_ones": 1,
+    "new_empty": 1,
+    "new_full": 1,
+}
 _SIZES_AT |= {"new_empty_strided": 1, "empty_strided": 0, "empty_permuted": 0}
 
 
@@ -58,7 +90,9 @@ def drop_dead(graph: fx.Graph) -> None:
 
 
 def _name(node: fx.Node) -> str:
-    return node.target._schema.name.split("::")[-1] if isinstance(node.target, torch._ops.OpOverload) else ""
+    return (
+        target_of(node)._schema.name.split("::")[-1] if isinstance(node.target, torch._ops.OpOverload) else ""
+    )
 
 
 def _rewrite_constants(graph: fx.Graph, constants: dict[str, Tensor]) -> None:
@@ -67,8 +101,12 @@ def _rewrite_constants(graph: fx.Graph, constants: dict[str, Tensor]) -> None:
         name = _name(node)
         if name in _ASSERTIONS:
             graph.erase_node(node)
-        elif name in _IDENTITIES or _is_plain_clone(node, name) or (name == "lift_fresh_copy" and node.args[0].op == "get_attr"):
-            node.replace_all_uses_with(node.args[0])
+        elif (
+            name in _IDENTITIES
+            or _is_plain_clone(node, name)
+            or (name == "lift_fresh_copy" and args_of(node)[0].op == "get_attr")
+        ):
+            node.replace_all_uses_with(args_of(node)[0])
         elif name in _FILLED or name in ("full_like", "new_full", "full", "scalar_tensor"):
             _as_full(graph, node, name)
         elif node.op == "get_attr" and node.target in constants and constants[node.target].numel() == 1:
@@ -76,20 +114,22 @@ def _rewrite_constants(graph: fx.Graph, constants: dict[str, Tensor]) -> None:
 
 
 def _is_plain_clone(node: fx.Node, name: str) -> bool:
-    """A copy that keeps the memory format (dropout in eval mode): the same values, and nothing writes into them."""
+    """A copy that keeps the memory format (dropout in eval mode): the same values, and nothing writes into
+    them.
+    """
     return name == "clone" and node.kwargs.get("memory_format") in (None, torch.preserve_format)
 
 
 def _as_full(graph: fx.Graph, node: fx.Node, name: str) -> None:
     fake = fake_of(node)
     if name in _SIZES_AT:
-        sizes = list(node.args[_SIZES_AT[name]])
+        sizes = list(args_of(node)[_SIZES_AT[name]])
     else:
-        sizes = [] if name == "scalar_tensor" else shape_args(graph, node, node.args[0])
+        sizes = [] if name == "scalar_tensor" else shape_args(graph, node, args_of(node)[0])
     fill: Any = _FILLED.get(name)
     if fill is None:
         position = 0 if name == "scalar_tensor" else 2 if name == "new_full" else 1
-        fill = node.args[position]
+        fill = args_of(node)[position]
     if isinstance(fill, fx.Node) and isinstance(fake_of(fill), Tensor):
         return
     if fake.dtype == torch.bool and not isinstance(fill, fx.Node):
@@ -105,7 +145,7 @@ def _scalar_as_full(graph: fx.Graph, node: fx.Node, constant: Tensor) -> None:
     node.replace_all_uses_with(insert(graph, node, aten.full.default, args, kwargs, like=node))
 
 
-# Sizes ---------------------------------------------------------------------------------------------------------------
+# Sizes --------------------------------------------------------------------------------------------
 
 
 def unify_asserted(env: ShapeEnv) -> None:
@@ -142,7 +182,9 @@ class _Merger:
         self.env = env
         self.seen: dict[Any, fx.Node] = {}
         self.sizes: dict[Any, fx.Node] = {}  # expression -> node that holds it
-        self.sources: dict[Any, tuple[fx.Node, int]] = {}  # symbol -> (tensor node, axis) where it can be read
+        self.sources: dict[
+            Any, tuple[fx.Node, int]
+        ] = {}  # symbol -> (tensor node, axis) where it can be read
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -158,11 +200,10 @@ class _Merger:
 
     def _note_sources(self, node: fx.Node) -> None:
         value = node.meta.get("val")
-        for part in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(part, Tensor) and part is value:
-                for axis, size in enumerate(expressions(part)):
-                    if isinstance(size, sympy.Symbol):
-                        self.sources.setdefault(size, (node, axis))
+        if isinstance(value, Tensor):
+            for axis, size in enumerate(expressions(value)):
+                if isinstance(size, sympy.Symbol):
+                    self.sources.setdefault(size, (node, axis))
 
     def _size(self, node: fx.Node, value: torch.SymInt) -> fx.Node | None:
         """Replace a size by its canonical node, or by a number where it is fixed."""

@@ -8,32 +8,54 @@ Before::                                    After::
     scatter_add_(zeros, 0, i, m)                return scatter_add
     return zeros
 
-Every value that owns memory (a *base*) has a current version; a view is its base and the chain of view operators that
-made it. A write through a view becomes a new version of the base (`select_scatter`, `slice_scatter`, or the inverse of a
-reshaping view), and a view that is read after its base changed is made again from the current version. It is a pass over
-the graph and no second trace, so every node keeps its source line; torch's own functionalization fails on sizes that
-depend on data.
+Every value that owns memory (a *base*) has a current version; a view is its base and the chain of view
+operators that made it. A write through a view becomes a new version of the base (`select_scatter`,
+`slice_scatter`, or the inverse of a reshaping view), and a view that is read after its base changed is made
+again from the current version. It is a pass over the graph and no second trace, so every node keeps its
+source line; torch's own functionalization fails on sizes that depend on data.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from pyg_fullgraph.capture.nodes import dtype_of, fake_of, insert, same_shape, shape_args
+from pyg_fullgraph.capture.nodes import args_of, dtype_of, fake_of, insert, same_shape, shape_args, target_of
+from pyg_fullgraph.capture.views import INVERSES, inverse_name
 from pyg_fullgraph.errors import CaptureError
 
 aten = torch.ops.aten
 
 _RANDOM = frozenset(
-    "bernoulli bernoulli_ native_dropout dropout rand randn randint randperm rand_like randn_like randint_like normal "
-    "normal_ uniform_ random_ multinomial rrelu_with_noise exponential_ geometric_ log_normal_ cauchy_ "
-    "_fused_dropout poisson".split()
+    [
+        "bernoulli",
+        "bernoulli_",
+        "native_dropout",
+        "dropout",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "normal",
+        "normal_",
+        "uniform_",
+        "random_",
+        "multinomial",
+        "rrelu_with_noise",
+        "exponential_",
+        "geometric_",
+        "log_normal_",
+        "cauchy_",
+        "_fused_dropout",
+        "poisson",
+    ]
 )
 
 
@@ -56,8 +78,8 @@ def functionalize(graph: fx.Graph, frozen: set[fx.Node]) -> list[str]:
         Notes for the user (an argument that the model overwrites is left untouched).
 
     Raises:
-        CaptureError: random operators, writes into parameters, writes through views that have no functional form;
-            all of them at once, each with its line.
+        CaptureError: random operators, writes into parameters, writes through views that have no functional
+            form; all of them at once, each with its line.
     """
     work = _Functionalizer(graph, frozen)
     for node in list(graph.nodes):
@@ -77,7 +99,7 @@ class _Functionalizer:
         self.problems: list[str] = []
         self.notes: list[str] = []
 
-    # Reading -------------------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     def base_of(self, node: fx.Node) -> fx.Node:
         return self.views[node].base if node in self.views else node
@@ -101,32 +123,32 @@ class _Functionalizer:
             value = self.remade[key]
         return value
 
-    # Rewriting -----------------------------------------------------------------------------------------------------
+    # Rewriting ------------------------------------------------------------------------------------
 
     def visit(self, node: fx.Node) -> None:
         if node.op == "placeholder" or node.op == "get_attr":
             return
         if node.op == "output" or not isinstance(node.target, torch._ops.OpOverload):
-            if node.target is operator.getitem and node.args[0] in self.views:
-                parent = self.views[node.args[0]]
+            if node.target is operator.getitem and args_of(node)[0] in self.views:
+                parent = self.views[args_of(node)[0]]
                 self.views[node] = _View(parent.base, (*parent.chain, node))
                 return
             self._refresh(node)
             return
-        name = node.target._schema.name.split("::")[-1]
+        name = target_of(node)._schema.name.split("::")[-1]
         if name in _RANDOM and not self._is_identity_dropout(node):
             self._problem(node, "is random", "Remove it from inference, or run it outside of the model.")
         elif _writes(node.target):
             self._write(node, name)
         elif _is_view(node.target):
-            source = node.args[0]
+            source = args_of(node)[0]
             parent = self.views.get(source, _View(source, ()))
             self.views[node] = _View(parent.base, (*parent.chain, node))
         else:
             self._refresh(node)
 
     def _is_identity_dropout(self, node: fx.Node) -> bool:
-        return node.target is aten.native_dropout.default and node.args[2] is False
+        return node.target is aten.native_dropout.default and args_of(node)[2] is False
 
     def _refresh(self, node: fx.Node) -> None:
         """Replace every argument by the node that holds its value now."""
@@ -134,11 +156,12 @@ class _Functionalizer:
         node.kwargs = fx.map_arg(node.kwargs, lambda arg: self.read(arg, node))
 
     def _write(self, node: fx.Node, name: str) -> None:
-        written = _written_arguments(node.target)
-        if written != [0] or not isinstance(node.args[0], fx.Node):
-            self._problem(node, "writes into more than its first argument", "Use the operator that returns its result.")
+        target = _written_node(node)
+        if target is None:
+            self._problem(
+                node, "writes into more than its first argument", "Use the operator that returns its result."
+            )
             return
-        target = node.args[0]
         base = self.base_of(target)
         if base in self.frozen:
             self._problem(
@@ -148,10 +171,13 @@ class _Functionalizer:
             )
             return
         if base.op == "placeholder":
-            self.notes.append(f"forward overwrites its argument '{base.name}' in place; the caller's tensor is left untouched")
+            self.notes.append(
+                f"forward overwrites its argument '{base.name}' in place; the caller's tensor is left "
+                "untouched"
+            )
         if target in self.views and not self._writable(node, self.views[target]):
             return
-        value = self._functional_value(node, name)
+        value = self._out_value(node, target) if "out" in node.kwargs else self._functional_value(node, name)
         if value is None:
             return
         self._store(target, value, node)
@@ -159,9 +185,9 @@ class _Functionalizer:
 
     def _functional_value(self, node: fx.Node, name: str) -> fx.Node | None:
         """The value that the written argument has afterwards."""
-        target = node.args[0]
+        target = args_of(node)[0]
         now = self.read(target, node)
-        rest = fx.map_arg(node.args[1:], lambda arg: self.read(arg, node))
+        rest = fx.map_arg(args_of(node)[1:], lambda arg: self.read(arg, node))
         kwargs = fx.map_arg(node.kwargs, lambda arg: self.read(arg, node))
         if name in ("fill_", "zero_"):
             return self._filled(node, target, rest[0] if name == "fill_" else 0)
@@ -172,6 +198,19 @@ class _Functionalizer:
             self._problem(node, "has no functional form", "Use the operator that returns its result.")
             return None
         value = insert(self.graph, node, overload, (now, *rest), dict(kwargs), like=node)
+        return self._as_dtype(value, overload, node, target)
+
+    def _out_value(self, node: fx.Node, target: fx.Node) -> fx.Node | None:
+        """The result of an `out=` operator, as its plain overload gives it."""
+        overload = _functional_overload(node.target)
+        if overload is None:
+            self._problem(node, "has no functional form", "Use the operator that returns its result.")
+            return None
+        args = fx.map_arg(node.args, lambda arg: self.read(arg, node))
+        kwargs = {
+            k: fx.map_arg(v, lambda arg: self.read(arg, node)) for k, v in node.kwargs.items() if k != "out"
+        }
+        value = insert(self.graph, node, overload, args, kwargs, like=node)
         return self._as_dtype(value, overload, node, target)
 
     def _as_dtype(self, value: fx.Node, overload: Any, node: fx.Node, target: fx.Node) -> fx.Node:
@@ -218,7 +257,7 @@ class _Functionalizer:
         levels = [base if i == 0 else self.remake_prefix(base, view, i, node) for i in range(len(view.chain))]
         whole = value
         for link, source in zip(reversed(view.chain), reversed(levels), strict=True):
-            whole = _INVERSES[_inverse_name(link)](self, link, source, whole, node)
+            whole = INVERSES[inverse_name(link)](self.graph, link, source, whole, node)
         self.current[view.base] = whole
         self.remade[(whole, view.chain)] = value
 
@@ -229,7 +268,7 @@ class _Functionalizer:
         return self.remake(base, view.chain[:length], before)
 
     def _writable(self, node: fx.Node, view: _View) -> bool:
-        bad = [link for link in view.chain if _inverse_name(link) not in _INVERSES]
+        bad = [link for link in view.chain if inverse_name(link) not in INVERSES]
         if bad:
             self._problem(
                 node,
@@ -240,10 +279,12 @@ class _Functionalizer:
 
     def _problem(self, node: fx.Node, what: str, advice: str) -> None:
         layer = f", layer '{node.meta['layer']}'" if node.meta.get("layer") else ""
-        self.problems.append(f"The operator '{node.target}' {what} at {node.meta.get('where', '')}{layer}. {advice}")
+        self.problems.append(
+            f"The operator '{node.target}' {what} at {node.meta.get('where', '')}{layer}. {advice}"
+        )
 
 
-# Schemas -----------------------------------------------------------------------------------------------------------
+# Schemas ------------------------------------------------------------------------------------------
 
 
 def _written_arguments(target: Any) -> list[int]:
@@ -255,13 +296,24 @@ def _writes(target: Any) -> bool:
     return bool(_written_arguments(target))
 
 
+def _written_node(node: fx.Node) -> fx.Node | None:
+    """The one value that an in-place or `out=` operator writes; None where it writes several, or a list."""
+    written = _written_arguments(node.target)
+    if len(written) != 1:
+        return None
+    target = args_of(node)[0] if written == [0] and node.args else node.kwargs.get("out")
+    return target if isinstance(target, fx.Node) else None
+
+
 def _functional_overload(target: Any) -> Any:
-    """The overload that takes the same arguments and returns its result: `pow.Tensor_Scalar` for `pow_.Scalar`."""
+    """The overload that takes the same arguments and returns its result: `pow.Tensor_Scalar` for
+    `pow_.Scalar`.
+    """
     name = target._schema.name.split("::")[-1]
-    if name in ("resize_", "resize_as_", "set_") or not name.endswith("_"):
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments if a.name != "out"]
+    if name in ("resize_", "resize_as_", "set_") or len(_written_arguments(target)) != 1:
         return None
     packet = getattr(getattr(torch.ops, target.namespace), name.removesuffix("_"), None)
-    wanted = [(a.name, str(a.type)) for a in target._schema.arguments]
     for overload in packet.overloads() if packet is not None else ():
         candidate = getattr(packet, overload)
         if [(a.name, str(a.type)) for a in candidate._schema.arguments] == wanted and not _writes(candidate):
@@ -274,7 +326,9 @@ def _is_view(target: Any) -> bool:
     arguments = target._schema.arguments
     if not arguments or _writes(target):
         return False
-    shares = arguments[0].alias_info is not None and any(r.alias_info is not None for r in target._schema.returns)
+    shares = arguments[0].alias_info is not None and any(
+        r.alias_info is not None for r in target._schema.returns
+    )
     return shares and target is not aten.lift_fresh_copy.default
 
 
@@ -282,76 +336,3 @@ def _promotes(other: torch.dtype | None, wanted: torch.dtype | None) -> bool:
     if other is None or wanted is None or other == torch.bool:
         return False
     return torch.promote_types(other, wanted) != wanted
-
-
-# Inverses of views: the base that results from writing `new` through one view of `source` ---------------------------
-
-Inverse = Callable[["_Functionalizer", fx.Node, fx.Node, fx.Node, fx.Node], fx.Node]
-
-
-def _inverse_name(link: fx.Node) -> str:
-    if link.target is operator.getitem:
-        return "getitem"
-    name = link.target._schema.name.split("::")[-1]
-    if name == "expand" and same_shape(fake_of(link), fake_of(link.args[0])):
-        return "alias"
-    return name
-
-
-def _same(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    return new
-
-
-def _scatter(packet: Any) -> Inverse:
-    def inverse(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-        return insert(work.graph, at, packet.default, (source, new, *link.args[1:]), dict(link.kwargs), like=source)
-
-    return inverse
-
-
-def _reshape_back(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    sizes = shape_args(work.graph, at, source)
-    return insert(work.graph, at, aten.reshape.default, (new, sizes), {}, like=source)
-
-
-def _transpose_back(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    return insert(work.graph, at, link.target, (new, *link.args[1:]), {}, like=source)
-
-
-def _permute_back(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    order = [axis % len(link.args[1]) for axis in link.args[1]]
-    back = [order.index(axis) for axis in range(len(order))]
-    return insert(work.graph, at, aten.permute.default, (new, back), {}, like=source)
-
-
-def _part_back(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    """`unbind(x, dim)[i]` and `split(x, n, dim)[i]`: the getitem hands its value on, the list operator places it."""
-    new.meta["part_of"] = link
-    return new
-
-
-def _list_back(work: _Functionalizer, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    part: fx.Node = new.meta.pop("part_of")
-    number = part.args[1]
-    name = link.target._schema.name.split("::")[-1]
-    position = 1 if name == "unbind" else 2
-    dim = link.args[position] if len(link.args) > position else link.kwargs.get("dim", 0)
-    if name == "unbind":
-        return insert(work.graph, at, aten.select_scatter.default, (source, new, dim, number), {}, like=source)
-    sizes = [fake_of(link)[i].shape[dim] for i in range(len(fake_of(link)))]
-    start = sum(int(size) for size in sizes[:number])
-    end = start + int(sizes[number])
-    return insert(work.graph, at, aten.slice_scatter.default, (source, new, dim, start, end), {}, like=source)
-
-
-_INVERSES: dict[str, Inverse] = {
-    **dict.fromkeys(("alias", "detach", "lift_fresh", "lift", "view_as", "contiguous"), _same),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"), _reshape_back),
-    **dict.fromkeys(("t", "transpose"), _transpose_back),
-    "permute": _permute_back,
-    "select": _scatter(aten.select_scatter),
-    "slice": _scatter(aten.slice_scatter),
-    "diagonal": _scatter(aten.diagonal_scatter),
-    "getitem": _part_back,
-    **dict.fromkeys(("unbind", "split", "split_with_sizes"), _list_back),
-}

@@ -1,4 +1,6 @@
-"""The model itself: what must hold before a trace, what a trace must leave as it was, and what identifies a model."""
+"""The model itself: what must hold before a trace, what a trace must leave as it was, and what identifies a
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from pyg_fullgraph.errors import CaptureError, InputError
 
 _CONTAINERS = (dict, list, set)
 _PRIMITIVES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_VOLATILE = frozenset(["_use_segment_matmul_heuristic_output", "_timing_cache", "_backward_hooks", "_is_full_backward_hook"])
+_VOLATILE = frozenset(
+    ["_use_segment_matmul_heuristic_output", "_timing_cache", "_backward_hooks", "_is_full_backward_hook"]
+)
 
 
 def check_ready(model: torch.nn.Module) -> None:
@@ -22,18 +26,23 @@ def check_ready(model: torch.nn.Module) -> None:
 
     Raises:
         InputError: in train mode, or with parameters that are not initialised yet.
-        CaptureError: with message-passing hooks or an explanation mask, which torch_geometric skips when traced.
+        CaptureError: with message-passing hooks or an explanation mask, which torch_geometric skips when
+            traced.
     """
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
         raise InputError(
-            f"The model is in train mode ({len(training)} modules, '{training[0]}' first): dropout and batch statistics "
+            f"The model is in train mode ({len(training)} modules, '{training[0]}' first): dropout and "
+            "batch statistics "
             "would be random. Call model.eval() first."
         )
-    lazy = [n for n, p in _tensors(model).items() if isinstance(p, (UninitializedParameter, UninitializedBuffer))]
+    lazy = [
+        n for n, p in _tensors(model).items() if isinstance(p, (UninitializedParameter, UninitializedBuffer))
+    ]
     if lazy:
         raise InputError(
-            f"{len(lazy)} lazy parameters have no shape yet ('{lazy[0]}' first). Run the model once on a small batch of "
+            f"{len(lazy)} lazy parameters have no shape yet ('{lazy[0]}' first). Run the model once on a "
+            "small batch of "
             "its data, as torch_geometric asks for lazy layers."
         )
     problems = [text for name, module in model.named_modules() for text in _hooks(name, module)]
@@ -54,7 +63,8 @@ def _hooks(name: str, module: torch.nn.Module) -> list[str]:
     out = []
     if hooked:
         out.append(
-            f"Layer '{layer}' has {', '.join(hooked)}: hooks on messages run Python per call and cannot be captured. "
+            f"Layer '{layer}' has {', '.join(hooked)}: hooks on messages run Python per call and cannot "
+            "be captured. "
             "Remove them (handle.remove()) or move what they do into message() or forward()."
         )
     if getattr(module, "explain", None) is True:
@@ -110,7 +120,9 @@ def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def lifted_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Everything a trace lifts to inputs: parameters, buffers (shared ones once) and plain tensor attributes."""
+    """Everything a trace lifts to inputs: parameters, buffers (shared ones once) and plain tensor
+    attributes.
+    """
     return {**_tensors(model), **plain_tensors(model)}
 
 
@@ -124,8 +136,9 @@ def resolve(model: torch.nn.Module, qualified_name: str) -> Tensor:
 def module_fingerprint(model: torch.nn.Module) -> tuple[Any, ...]:
     """What a trace depends on besides the call: a changed fingerprint forces a new trace.
 
-    Covers the class, `training` flag and primitive attributes (numbers, strings, None, functions, and containers of
-    them) of every module, and names, shapes, dtypes and devices of parameters and buffers, not their values.
+    Covers the class, `training` flag and primitive attributes (numbers, strings, None, functions, and
+    containers of them) of every module, and names, shapes, dtypes and devices of parameters and buffers, not
+    their values.
     """
     parts: list[Any] = []
     for name, module in model.named_modules():

@@ -8,6 +8,16 @@ import torch
 from torch import Tensor, fx
 
 
+def args_of(node: fx.Node) -> tuple[Any, ...]:
+    """The positional arguments of a node, whose declared type is too wide to work with."""
+    return node.args
+
+
+def target_of(node: fx.Node) -> Any:
+    """What a node calls."""
+    return node.target
+
+
 def fake_of(node: fx.Node) -> Any:
     """The fake value of a node: a tensor, a symbolic number, or a list of them."""
     return node.meta["val"]
@@ -19,7 +29,9 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
 
 
 def expression(size: Any) -> Any:
-    """A size in comparable form: sympy for symbolic sizes. Comparing the sizes themselves would ask about the data."""
+    """A size in comparable form: sympy for symbolic sizes. Comparing the sizes themselves would ask about
+    the data.
+    """
     return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
@@ -33,7 +45,13 @@ def same_shape(left: Tensor, right: Tensor) -> bool:
 
 
 def insert(
-    graph: fx.Graph, before: fx.Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, like: fx.Node
+    graph: fx.Graph,
+    before: fx.Node,
+    target: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    like: fx.Node,
 ) -> fx.Node:
     """A new call in front of `before`, with the value and the source line of `like`."""
     with graph.inserting_before(before):

@@ -13,7 +13,12 @@ from pyg_fullgraph.capture.operators import OpaqueAggregation
 
 
 def record_opaque(
-    handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, index: Tensor, dim_size: Any, dim: int
+    handle: OpaqueAggregation,
+    parameters: dict[str, Tensor],
+    x: Tensor,
+    index: Tensor,
+    dim_size: Any,
+    dim: int,
 ) -> Tensor:
     """Add `handle(x, index, dim_size, dim)` as one node and return its fake result.
 
@@ -35,7 +40,9 @@ def record_opaque(
     return track_tensor_tree(result, proxy, constant=None, tracer=mode.tracer)
 
 
-def _output_columns(handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int) -> list[int]:
+def _output_columns(
+    handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int
+) -> list[int]:
     shape = [2 if i == dim else int(size) for i, size in enumerate(x.shape)]
     with _disable_current_modes(), torch.no_grad():
         tiny = torch.zeros(shape, dtype=x.dtype, device=x.device)

@@ -1,6 +1,7 @@
 """Operators that stand for what ATen cannot express: registered ones, and handles to whole modules.
 
-`pyg_fullgraph::typed_linear` is row-wise (in `x` and `type_vec`); `OpaqueAggregation` combines the rows of each group.
+`pyg_fullgraph::typed_linear` is row-wise (in `x` and `type_vec`); `OpaqueAggregation` combines the rows of
+each group.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, type_vec: Tensor) -> Tenso
 class OpaqueAggregation:
     """A torch_geometric `Aggregation` that is called as it is: the target of one fx `call_function` node.
 
-    `handle(x, index, dim_size, dim, max_num_elements) -> [.., dim_size, ..]` runs the module's own forward; its
-    parameters are read at the call, so they are live. Whole groups must be passed: the rows of one group in one call.
+    `handle(x, index, dim_size, dim, max_num_elements) -> [.., dim_size, ..]` runs the module's own forward;
+    its parameters are read at the call, so they are live. Whole groups must be passed: the rows of one group
+    in one call.
 
     Args:
         module: the aggregation.

@@ -1,14 +1,14 @@
 """Adapters that hold while a model is traced, for what fake tensors cannot answer.
 
-Each adapter is one context manager over public names; a name that this version of torch_geometric does not have is
-left alone. `adapted(model)` enters them all, and everything is put back on exit, also after an error.
+Each adapter is one context manager over public names; a name that this version of torch_geometric does not
+have is left alone. `adapted(model)` enters them all, and everything is put back on exit, also after an error.
 
 1. `int(tensor)`, `float(tensor)`, `len(tensor)` in the modules of PyG and of the model -> symbolic numbers
-2. `torch_geometric.is_compiling() -> True`: the plain torch path, whatever optional packages are installed (trap 12)
+2. `torch_geometric.is_compiling() -> True`: the plain torch path, whatever optional packages are installed
 3. `HeteroLinear.forward` -> `pyg_fullgraph::typed_linear`
 4. recurrent layers -> plain operators (`capture.recurrent`)
 5. aggregations that sort, pad or attend -> one opaque node (`capture.operators.OpaqueAggregation`)
-6. `cached=True` -> computed anew (a warm cache would bake the old graph, trap 2)
+6. `cached=True` -> computed anew (a warm cache would bake the old graph)
 7. `torch_geometric.backend.use_segment_matmul = False`
 """
 
@@ -29,14 +29,27 @@ from torch_geometric.nn import aggr as pyg_aggr
 from torch_geometric.nn import dense as pyg_dense
 
 from pyg_fullgraph.capture import recurrent
-from pyg_fullgraph.capture.operators import OpaqueAggregation
 from pyg_fullgraph.capture.opaque import record_opaque
+from pyg_fullgraph.capture.operators import OpaqueAggregation
 
-_TRACEABLE_AGGREGATIONS = (
-    "SumAggregation MeanAggregation MaxAggregation MinAggregation MulAggregation VarAggregation StdAggregation "
-    "SoftmaxAggregation PowerMeanAggregation MultiAggregation FusedAggregation DegreeScalerAggregation "
-    "AttentionalAggregation DeepSetsAggregation VariancePreservingAggregation Set2Set"
-).split()
+_TRACEABLE_AGGREGATIONS = [
+    "SumAggregation",
+    "MeanAggregation",
+    "MaxAggregation",
+    "MinAggregation",
+    "MulAggregation",
+    "VarAggregation",
+    "StdAggregation",
+    "SoftmaxAggregation",
+    "PowerMeanAggregation",
+    "MultiAggregation",
+    "FusedAggregation",
+    "DegreeScalerAggregation",
+    "AttentionalAggregation",
+    "DeepSetsAggregation",
+    "VariancePreservingAggregation",
+    "Set2Set",
+]
 
 
 class _NumberType(type):
@@ -47,9 +60,9 @@ class _NumberType(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], Tensor) and not kwargs:
-            return cls.of_tensor(args[0])  # type: ignore[attr-defined]
+            return cls.of_tensor(args[0])
         if args and isinstance(args[0], (torch.SymInt, torch.SymFloat)):
-            return cls.of_symbol(args[0])  # type: ignore[attr-defined]
+            return cls.of_symbol(args[0])
         return cls.builtin(*args, **kwargs)
 
     def __instancecheck__(cls, instance: Any) -> bool:
@@ -67,7 +80,7 @@ class _NumberType(type):
     def __getattr__(cls, name: str) -> Any:
         return getattr(cls.builtin, name)
 
-    def __or__(cls, other: Any) -> Any:  # type: ignore[override]
+    def __or__(cls, other: Any) -> Any:
         return cls.builtin | other
 
 
@@ -163,7 +176,9 @@ def _module_globals(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _namespaces(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Global names of every module whose code a forward may run: PyG, the model's classes, what those import."""
+    """Global names of every module whose code a forward may run: PyG, the model's classes, what those
+    import.
+    """
     found: dict[int, dict[str, Any]] = {}
     for name, module in list(sys.modules.items()):
         if name == "torch_geometric" or name.startswith("torch_geometric."):
@@ -186,8 +201,8 @@ def _namespaces(model: torch.nn.Module) -> list[dict[str, Any]]:
 def _is_foreign(module: str | None) -> bool:
     """True for code that is neither the user's nor PyG's."""
     top = (module or "builtins").split(".")[0]
-    return top in ("torch", "numpy", "pyg_fullgraph", "sympy", "scipy") or top in sys.stdlib_module_names and (
-        top != "__main__"
+    return top in ("torch", "numpy", "pyg_fullgraph", "sympy", "scipy") or (
+        top in sys.stdlib_module_names and (top != "__main__")
     )
 
 
@@ -242,7 +257,7 @@ def _opaque_aggregations(model: torch.nn.Module) -> Iterator[None]:
         if index is None:
             index = x.new_zeros(x.size(dim), dtype=torch.long)
         if dim_size is None:
-            dim_size = _TracedInt(index.max()) + 1
+            dim_size = _TracedInt.of_tensor(index.max()) + 1
         if ptr is not None or any(value is not None for value in kwargs.values()):
             raise NotImplementedError(f"{type(self).__name__} with 'ptr' or {sorted(kwargs)}")
         handle = OpaqueAggregation(self, names[id(self)])
@@ -254,9 +269,11 @@ def _opaque_aggregations(model: torch.nn.Module) -> Iterator[None]:
 
 def is_opaque(module: torch.nn.Module) -> bool:
     """True for PyG aggregations that run as one opaque node."""
-    return isinstance(module, pyg_aggr.Aggregation) and not any(
-        cls.__name__ in _TRACEABLE_AGGREGATIONS for cls in type(module).__mro__
-    ) and type(module).__module__.startswith("torch_geometric")
+    return (
+        isinstance(module, pyg_aggr.Aggregation)
+        and not any(cls.__name__ in _TRACEABLE_AGGREGATIONS for cls in type(module).__mro__)
+        and type(module).__module__.startswith("torch_geometric")
+    )
 
 
 def uncache(model: torch.nn.Module) -> list[str]:

@@ -1,7 +1,9 @@
 """`bind`: the arguments of a model's forward as named tensor leaves with symbolic sizes.
 
-A call is flattened into a tree (`Slot`, `SizeSlot`, `Const`, `Branch`) and a list of tensors. Every tensor gets one
-dimension per axis: a fixed integer or the name of a *space*, a size that belongs to the graph and not to the model::
+A call is flattened into a tree (`Slot`, `SizeSlot`, `Const`, `Branch`) and a list of tensors. Every tensor
+gets one
+dimension per axis: a fixed integer or the name of a *space*, a size that belongs to the graph and not to the
+    model::
 
     N                         nodes                 N:src, N:dst        the two sides of x=(x_src, x_dst)
     E                         edges                 E:neg_edge_index    a second edge_index argument
@@ -21,7 +23,8 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.capture.arguments import Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
-from pyg_fullgraph.capture.spaces import Dims, infer_dims, size_arguments
+from pyg_fullgraph.capture.sizes import size_arguments
+from pyg_fullgraph.capture.spaces import Dims, infer_dims
 from pyg_fullgraph.errors import InputError
 
 
@@ -49,7 +52,8 @@ class Signature:
 
     Args:
         leaves: the tensor arguments, in the order `bind` returns the tensors.
-        spec: the tree of (args, kwargs): tensors by leaf number, sizes by space, all other values as constants.
+        spec: the tree of (args, kwargs): tensors by leaf number, sizes by space, all other values as
+            constants.
     """
 
     leaves: tuple[Leaf, ...]
@@ -58,7 +62,9 @@ class Signature:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Hashable; a different key forces a new trace (None-ness, fixed sizes, dtypes, devices, constants)."""
+        """Hashable; a different key forces a new trace (None-ness, fixed sizes, dtypes, devices,
+        constants).
+        """
         return (self.leaves, self.spec)
 
     @property
@@ -75,13 +81,18 @@ class Signature:
         found: dict[str, tuple[int, str]] = {}
         for leaf, tensor in zip(self.leaves, tensors, strict=True):
             if tensor.dim() != len(leaf.dims):
-                raise InputError(f"Argument '{leaf.name}' has {tensor.dim()} axes, expected {len(leaf.dims)}.")
+                raise InputError(
+                    f"Argument '{leaf.name}' has {tensor.dim()} axes, expected {len(leaf.dims)}."
+                )
             for axis, (dim, size) in enumerate(zip(leaf.dims, tensor.shape, strict=True)):
-                expected, first = found.setdefault(dim, (size, leaf.name)) if isinstance(dim, str) else (dim, "")
+                expected, first = (
+                    found.setdefault(dim, (size, leaf.name)) if isinstance(dim, str) else (dim, "")
+                )
                 if size != expected:
                     because = f"the size of '{first}'" if first else "the size it was traced with"
                     raise InputError(
-                        f"Argument '{leaf.name}' has size {size} on axis {axis}, but {expected} ({because}) is expected."
+                        f"Argument '{leaf.name}' has size {size} on axis {axis}, but {expected} "
+                        f"({because}) is expected."
                     )
         return {name: size for name, (size, _) in found.items()}
 
@@ -114,8 +125,9 @@ def bind(
 
     Args:
         model: its `forward` gives positional arguments their names.
-        args, kwargs: the call. Tensors, `EdgeIndex`, None, numbers, strings, (named) tuples, lists, dicts and whole
-            `Data`, `HeteroData` or `Batch` objects are understood. A tensor that is passed twice is one leaf.
+        args, kwargs: the call. Tensors, `EdgeIndex`, None, numbers, strings, (named) tuples, lists, dicts
+            and whole `Data`, `HeteroData` or `Batch` objects are understood. A tensor that is passed twice
+            is one leaf.
         dims: dimensions by leaf name, for those that `bind` cannot or should not infer.
         like: the signature of an earlier call; decides where sizes alone leave a choice (N == E, say).
 
@@ -123,8 +135,8 @@ def bind(
         The signature, and the tensors of its leaves in order. `EdgeIndex` is unwrapped to its plain tensor.
 
     Raises:
-        InputError: for sparse matrices (convert them to edge_index first), arguments that do not fit forward, and
-            values that cannot be told apart from one call to the next.
+        InputError: for sparse matrices (convert them to edge_index first), arguments that do not fit
+            forward, and values that cannot be told apart from one call to the next.
     """
     named_args, named_kwargs = _named(model, tuple(args), dict(kwargs))
     found = Found()
@@ -152,9 +164,7 @@ def bind(
                 sources.setdefault(dim, (i, axis))
     sizes = {space: found.tensors[i].size(axis) for space, (i, axis) in sources.items()}
     spec, extra = size_arguments(spec, sizes)
-    scalars = tuple(
-        Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra
-    )
+    scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra)
     spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
     tensors = list(found.tensors) + [torch.tensor(value) for _, value in extra]
     return Signature(leaves + scalars, spec, sources), tensors

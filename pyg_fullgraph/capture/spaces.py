@@ -12,18 +12,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.arguments import Attribute, Branch, Const, Found, Path, SizeSlot
+from pyg_fullgraph.capture.arguments import Attribute, Found, Path
 
 Dims = tuple[int | str, ...]
 
 NODE_NAMES = frozenset(
-    "x pos z h h0 x0 x_0 hidden state feat feats features node_feat node_feats node_attr node_attrs node_type node_types "
-    "node_id n_id batch batch_idx inputs nodes pe pos_enc pos_encoding lap_pe rw_pe normal normals norm y train_mask "
-    "val_mask test_mask batch_x x_src x_dst x_s x_t species atomic_numbers degree deg".split()
+    [
+        "x",
+        "pos",
+        "z",
+        "h",
+        "h0",
+        "x0",
+        "x_0",
+        "hidden",
+        "state",
+        "feat",
+        "feats",
+        "features",
+        "node_feat",
+        "node_feats",
+        "node_attr",
+        "node_attrs",
+        "node_type",
+        "node_types",
+        "node_id",
+        "n_id",
+        "batch",
+        "batch_idx",
+        "inputs",
+        "nodes",
+        "pe",
+        "pos_enc",
+        "pos_encoding",
+        "lap_pe",
+        "rw_pe",
+        "normal",
+        "normals",
+        "norm",
+        "y",
+        "train_mask",
+        "val_mask",
+        "test_mask",
+        "batch_x",
+        "x_src",
+        "x_dst",
+        "x_s",
+        "x_t",
+        "species",
+        "atomic_numbers",
+        "degree",
+        "deg",
+    ]
 )
-SIZE_NAMES = frozenset("size num_nodes num_edges dim_size num_src_nodes num_dst_nodes num_src num_dst".split())
 _EDGE_INDEX_NAME = re.compile(r"(edge.*index|edges?$|^adj|^adjs|_adj|index$|^ei$|adj_t)")
-_EDGE_NAME = re.compile(r"^(edge|adj|e_id|e_attr|edges|hyperedge|rel_type|etype|pseudo|ea$|ew$)|(^|_)edge(_|$)")
+_EDGE_NAME = re.compile(
+    r"^(edge|adj|e_id|e_attr|edges|hyperedge|rel_type|etype|pseudo|ea$|ew$)|(^|_)edge(_|$)"
+)
 
 
 @dataclass
@@ -43,7 +88,9 @@ class _Argument:
 
     @property
     def integer(self) -> bool:
-        return not (self.tensor.is_floating_point() or self.tensor.is_complex() or self.tensor.dtype == torch.bool)
+        return not (
+            self.tensor.is_floating_point() or self.tensor.is_complex() or self.tensor.dtype == torch.bool
+        )
 
     @property
     def is_edge_named(self) -> bool:
@@ -80,6 +127,7 @@ class _Spaces:
 
     sizes: dict[str, int] = field(default_factory=dict)
     named_by: dict[str, str] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)  # edge spaces that an edge index counts
 
     def edges(self) -> list[str]:
         return [name for name in self.sizes if name.startswith("E")]
@@ -98,7 +146,7 @@ def infer_dims(found: Found, *, overrides: dict[str, Dims], hints: dict[str, Dim
     """
     names = found.names()
     arguments = [
-        _Argument(i, path, tensor, _base_name(path), _type_key(path))
+        _Argument(i, path, tensor, _base_name(path), type_key(path))
         for i, (path, tensor) in enumerate(zip(found.paths, found.tensors, strict=True))
     ]
     spaces = _Spaces()
@@ -119,14 +167,16 @@ def _base_name(path: Path) -> str:
     """The innermost path element that is an argument or attribute name."""
     name = str(path[0])
     for part in path[1:]:
-        if isinstance(part, Attribute) or (isinstance(part, str) and (part in NODE_NAMES or _EDGE_NAME.search(part))):
+        if isinstance(part, Attribute) or (
+            isinstance(part, str) and (part in NODE_NAMES or _EDGE_NAME.search(part))
+        ):
             name = part
     for suffix in ("_dict", "_list"):
         name = name.removesuffix(suffix)
     return name
 
 
-def _type_key(path: Path) -> Any:
+def type_key(path: Path) -> Any:
     """The node type or edge type triple among the keys of a path, None if there is none."""
     for part in path[1:]:
         if isinstance(part, tuple) and len(part) == 3 and all(isinstance(p, str) for p in part):
@@ -154,30 +204,36 @@ def _edge_indices(arguments: list[_Argument], spaces: _Spaces) -> None:
     for argument in arguments:
         if argument.dims is not None or not argument.is_edge_index:
             continue
-        _assign(argument, (2, _edge_space_name(argument, spaces)), spaces)
+        name = _edge_space_name(argument, spaces)
+        spaces.opened.add(name)
+        _assign(argument, (2, name), spaces)
 
 
 def _edge_space_name(argument: _Argument, spaces: _Spaces) -> str:
     usual = argument.name in ("edge_index", "adj", "adjs") or argument.name.startswith("args")
     label = [] if usual else [argument.name]
     if argument.key_is_edge:
-        label = ["__".join(argument.key)] + label
+        label = ["__".join(argument.key), *label]
     elif argument.key is not None:
-        label = [str(argument.key)] + label
+        label = [str(argument.key), *label]
     numbers = [str(part) for part in argument.path[1:] if isinstance(part, int)]
     if numbers and not argument.key_is_edge:
         label += numbers[:1] if argument.name in ("adj", "adjs", "edge_index") else numbers
     name = ":".join(["E", "_".join(label)]) if label else "E"
-    if "E" not in spaces.sizes and not numbers and argument.key is None and not spaces.edges():
+    if not numbers and argument.key is None and not spaces.opened:
         name = "E"
     stem, count = name, 2
-    while name in spaces.sizes:
+    while (
+        name in spaces.opened or spaces.sizes.get(name, argument.tensor.shape[1]) != argument.tensor.shape[1]
+    ):
         name, count = f"{stem}#{count}", count + 1
     return name
 
 
 def _node_arguments(arguments: list[_Argument], spaces: _Spaces) -> None:
-    """Arguments that hold node rows by their key or their name, else the first tensor that has no edge rows."""
+    """Arguments that hold node rows by their key or their name, else the first tensor that has no edge
+    rows.
+    """
     open_ones = [a for a in arguments if a.dims is None and a.tensor.dim() and not a.key_is_edge]
     for argument in open_ones:
         if argument.key is not None and not argument.is_edge_named:
@@ -223,7 +279,9 @@ def _pairs(named: list[_Argument]) -> dict[int, str]:
 def _node_rows(
     argument: _Argument, space: str, spaces: _Spaces, arguments: list[_Argument] | None = None
 ) -> None:
-    """Give `argument` node rows on its first axis; on its second to last for PyG's static graphs `[*, N, F]`."""
+    """Give `argument` node rows on its first axis; on its second to last for PyG's static graphs `[*, N,
+    F]`.
+    """
     axis = 0
     if arguments is not None and argument.tensor.dim() >= 3:
         needed = _max_index(arguments)
@@ -242,14 +300,21 @@ def _max_index(arguments: list[_Argument]) -> int:
     return max(tops, default=0)
 
 
-def _keep_hints(arguments: list[_Argument], names: list[str], hints: dict[str, Dims], spaces: _Spaces) -> None:
-    """Reuse an earlier call's dimensions for arguments that only their size would decide, where they still fit."""
+def _keep_hints(
+    arguments: list[_Argument], names: list[str], hints: dict[str, Dims], spaces: _Spaces
+) -> None:
+    """Reuse an earlier call's dimensions for arguments that only their size would decide, where they still
+    fit.
+    """
     for argument, name in zip(arguments, names, strict=True):
         hint = hints.get(name)
         if argument.dims is not None or hint is None or len(hint) != argument.tensor.dim():
             continue
         sizes = argument.tensor.shape
-        if all(spaces.sizes.get(d, -1) == s if isinstance(d, str) else d == s for d, s in zip(hint, sizes, strict=True)):
+        if all(
+            spaces.sizes.get(d, -1) == s if isinstance(d, str) else d == s
+            for d, s in zip(hint, sizes, strict=True)
+        ):
             argument.dims = hint
 
 
@@ -258,7 +323,9 @@ def _by_size(argument: _Argument, spaces: _Spaces) -> Dims:
     if argument.tensor.dim() == 0 or (argument.name == "ptr" and argument.integer):
         return argument.fixed()
     if argument.key_is_edge:
-        return _edge_rows(argument, [n for n in spaces.edges() if n.startswith("E:" + "__".join(argument.key))], spaces)
+        return _edge_rows(
+            argument, [n for n in spaces.edges() if n.startswith("E:" + "__".join(argument.key))], spaces
+        )
     if argument.is_edge_named and not _is_dense_adjacency(argument, spaces):
         return _edge_rows(argument, spaces.edges(), spaces)
     if _is_dense_adjacency(argument, spaces):
@@ -268,7 +335,9 @@ def _by_size(argument: _Argument, spaces: _Spaces) -> Dims:
 
 
 def _edge_rows(argument: _Argument, candidates: list[str], spaces: _Spaces) -> Dims:
-    """Rows of the edge space of the same size whose name is closest; a space of its own where none has that size."""
+    """Rows of the edge space of the same size whose name is closest; a space of its own where none has that
+    size.
+    """
     matching = [name for name in candidates if spaces.sizes[name] == argument.first]
     if matching:
         best = max(matching, key=lambda name: _affinity(argument, name, spaces))
@@ -308,41 +377,3 @@ def _is_dense_adjacency(argument: _Argument, spaces: _Spaces) -> bool:
 def _dense_adjacency(argument: _Argument, spaces: _Spaces) -> Dims:
     space = next(name for name in spaces.nodes() if spaces.sizes[name] == int(argument.tensor.shape[-1]))
     return (*(int(s) for s in argument.tensor.shape[:-2]), space, space)
-
-
-def size_arguments(spec: Branch, sizes: dict[str, int]) -> tuple[Branch, list[tuple[str, int]]]:
-    """Turn integers that are sizes of the graph (`num_nodes=`, `size=(N, M)`) into `SizeSlot`s.
-
-    Returns:
-        The new tree, and `(name, value)` of every such integer that no tensor's size carries.
-    """
-    extra: list[tuple[str, int]] = []
-
-    def visit(node: Any) -> Any:
-        if isinstance(node, Branch):
-            return Branch(node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template)
-        if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
-            return _size_slot(node, sizes, extra)
-        return node
-
-    return visit(spec), extra
-
-
-def _names_a_size(path: Path) -> bool:
-    in_adjs = len(path) == 4 and str(path[0]).startswith("adj") and path[2] in (2, "size")
-    return in_adjs or any(isinstance(part, str) and part.removesuffix("_dict") in SIZE_NAMES for part in path)
-
-
-def _size_slot(node: Const, sizes: dict[str, int], extra: list[tuple[str, int]]) -> SizeSlot | Const:
-    key = _type_key(node.path)
-    wanted = "E" if any(str(part) == "num_edges" for part in node.path) else "N"
-    typed = [f"{wanted}:{key}"] if isinstance(key, str) and key not in SIZE_NAMES else []
-    side = ["N:src", "N:dst"][node.path[-1] : node.path[-1] + 1] if node.path[-1] in (0, 1) else []
-    for name in [*typed, *side, *(n for n in sizes if n.startswith(wanted))]:
-        if sizes.get(name) == node.value:
-            return SizeSlot(name)
-    if str(node.path[0]).startswith("adj"):
-        return node  # the targets of a sampled layer: x[:size] wants a plain number
-    label = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in node.path)
-    extra.append((label, node.value))
-    return SizeSlot(label)

@@ -1,9 +1,10 @@
 """`trace`: run a model's own forward on fake tensors and record it as a graph of functional ATen operators.
 
-Every space of the signature is one *unbacked* symbolic size (no guard, no specialisation on the example), parameters,
-buffers and plain tensor attributes are lifted to inputs by `functional_call` so that they stay live, and the adapters
-of `capture.shims` stand in for what fake tensors cannot answer. The route was chosen by a comparison over 121 models
-against torch.compile, torch.export and torch.fx; plain torch.fx inside layers gave silently wrong graphs.
+Every space of the signature is one *unbacked* symbolic size (no guard, no specialisation on the example),
+parameters, buffers and plain tensor attributes are lifted to inputs by `functional_call` so that they stay
+live, and the adapters of `capture.shims` stand in for what fake tensors cannot answer. The route was chosen
+by a comparison over 121 models against torch.compile, torch.export and torch.fx; plain torch.fx inside
+layers gave silently wrong graphs.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from pyg_fullgraph.capture.modules import check_ready, lifted_tensors, plain_ten
 from pyg_fullgraph.capture.shims import adapted, uncache
 from pyg_fullgraph.capture.signature import Leaf, Signature
 from pyg_fullgraph.capture.where import Tracker
-from pyg_fullgraph.errors import CaptureError
+from pyg_fullgraph.errors import CaptureError, InputError
 
 _ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
+
+_MOST_NODES = 2**31 - 1  # bounds that let a forward check `num_nodes * num_nodes` against int64
+_MOST_EDGES = 2**40
 
 
 @dataclass
@@ -38,14 +42,16 @@ class Traced:
     """A captured forward.
 
     Args:
-        graph: functional operators only, dead code removed. Every node has `meta["val"]` (a fake tensor or symbolic
-            number), `meta["where"]` ("file.py:line in Class.method <- the user's line") and `meta["layer"]`.
+        graph: functional operators only, dead code removed. Every node has `meta["val"]` (a fake tensor or
+            symbolic number), `meta["where"]` ("file.py:line in Class.method <- the user's line") and
+            `meta["layer"]`.
         param_names: placeholder name -> qualified name of the parameter, buffer or tensor attribute.
         input_names: placeholder name -> the leaf of the signature, in the order of its leaves.
         symbols: space name -> its size in the graph's shapes; an integer where the model fixes it.
         outputs: the return value of forward with nodes in place of tensors (and symbolic numbers).
         model_notes: what a user should know.
-        constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr` nodes.
+        constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
+            nodes.
     """
 
     graph: fx.Graph
@@ -56,8 +62,35 @@ class Traced:
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
 
+    def check(self, sizes: dict[str, int]) -> None:
+        """Refuse a graph whose sizes this program cannot take.
+
+        Args:
+            sizes: real size per space, from `Signature.sizes`.
+
+        Raises:
+            InputError: a size differs from what a parameter fixes, or from another that the model equates it
+                with.
+        """
+        first: dict[sympy.Expr, str] = {}
+        for space, symbol in self.symbols.items():
+            if symbol.is_Integer and sizes[space] != int(symbol):
+                raise InputError(
+                    f"The model has parameters for exactly {symbol} rows of {space}, this graph has "
+                    f"{sizes[space]}. "
+                    "A transductive model runs only on the graph it was built for."
+                )
+            other = first.setdefault(symbol, space)
+            if not symbol.is_Integer and sizes[space] != sizes[other]:
+                raise InputError(
+                    f"The model combines {other} and {space} row by row, so they must have the same size; "
+                    f"got {sizes[other]} and {sizes[space]}."
+                )
+
     def module(self) -> fx.GraphModule:
-        """The graph as a callable of (parameters by name..., inputs...) in placeholder order; for tests and debugging."""
+        """The graph as a callable of (parameters by name..., inputs...) in placeholder order; for tests and
+        debugging.
+        """
         return fx.GraphModule(dict(self.constants), self.graph)
 
 
@@ -70,7 +103,8 @@ def trace(model: torch.nn.Module, signature: Signature) -> Traced:
 
     Raises:
         InputError: the model is in train mode or has uninitialised lazy parameters.
-        CaptureError: the forward does something that has no exact capture; names the construct, layer and line.
+        CaptureError: the forward does something that has no exact capture; names the construct, layer and
+            line.
     """
     check_ready(model)
     with _ONE_TRACE_AT_A_TIME:
@@ -98,9 +132,13 @@ class _Trace:
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
         with preserved(self.model), adapted(self.model), torch.no_grad():
             for name in uncache(self.model):
-                self.notes.append(f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew")
+                self.notes.append(
+                    f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew"
+                )
             try:
-                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+                    *inputs
+                )
             except CaptureError:
                 raise
             except Exception as error:
@@ -114,6 +152,7 @@ class _Trace:
             for space in self.signature.spaces:
                 sizes[space] = self.env.create_unbacked_symint()
                 torch._check(sizes[space] >= 2)
+                torch._check(sizes[space] <= (_MOST_NODES if space.startswith("N") else _MOST_EDGES))
         return sizes
 
     def _fake_parameter(self, tensor: Tensor) -> Tensor:
@@ -146,7 +185,8 @@ class _Trace:
                 self.output_constants[i] = leaf
             else:
                 raise CaptureError(
-                    f"{type(self.model).__name__}.forward returns a {type(leaf).__name__}, which cannot be captured. "
+                    f"{type(self.model).__name__}.forward returns a {type(leaf).__name__}, which cannot "
+                    "be captured. "
                     "Return tensors, or tuples, lists, dicts and named tuples of tensors."
                 )
         return recorded
@@ -185,7 +225,8 @@ class _Trace:
             graph=graph,
             param_names={n.name: name for n, name in zip(parameters, self.real, strict=True)},
             input_names={
-                n.name: leaf for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
+                n.name: leaf
+                for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
             },
             symbols=self._symbols(),
             outputs=self._outputs(graph),
@@ -198,7 +239,8 @@ class _Trace:
         for space, size in symbols.items():
             if size.is_Integer:
                 self.notes.append(
-                    f"the size of {space} is fixed to {size} by a parameter: this model is transductive and runs only "
+                    f"the size of {space} is fixed to {size} by a parameter: this model is transductive "
+                    "and runs only "
                     "on graphs of that size"
                 )
         return symbols
@@ -209,7 +251,9 @@ class _Trace:
         assert self.output_spec is not None
         count = len(nodes) + len(self.output_constants)
         remaining = iter(nodes)
-        leaves = [self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)]
+        leaves = [
+            self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)
+        ]
         return pytree.tree_unflatten(leaves, self.output_spec)
 
 

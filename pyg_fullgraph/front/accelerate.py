@@ -19,12 +19,14 @@ _ABSENT = "no inference of its own"
 
 
 class Inference:
-    """What ``model.inference`` is after `accelerate`; it lives in the model's ``__dict__`` and is copied with it.
+    """What ``model.inference`` is after `accelerate`; it lives in the model's ``__dict__`` and is copied with
+    it.
 
     Args:
         model: the model to run, without wrappers.
         options: how to run.
-        data: the graph of calls that pass none, such as ``model.inference(x_all)``; not pickled with the model.
+        data: the graph of calls that pass none, such as ``model.inference(x_all)``; not pickled with the
+            model.
         build: makes an engine.
         previous: what ``model.__dict__`` held under this name before.
     """
@@ -61,8 +63,8 @@ class Inference:
 
         Args:
             args: a loader (never iterated), a ``Data``, features ``x_all``, a device or rank.
-            kwargs: ``loader``, ``device``, ``embedding_device`` (default ``"cpu"``), ``progress_bar``, ``cache``
-                (there is nothing to cache), ``nodes``, and arguments of forward.
+            kwargs: ``loader``, ``device``, ``embedding_device`` (default ``"cpu"``), ``progress_bar``,
+                ``cache`` (there is nothing to cache), ``nodes``, and arguments of forward.
 
         Returns:
             One row per node, in node order, on ``embedding_device``.
@@ -92,7 +94,9 @@ def _has_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call brings something that may hold a graph."""
     values = [*args, *kwargs.values()]
     return any(
-        hasattr(value, name) for value in values for name in ("edge_index", "edge_types", "data", "loader", "dataset")
+        hasattr(value, name)
+        for value in values
+        for name in ("edge_index", "edge_types", "data", "loader", "dataset")
         if not isinstance(value, torch.Tensor)
     ) or any(_looks_like_edges(value) for value in values)
 
@@ -100,14 +104,16 @@ def _has_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _looks_like_edges(value: Any) -> bool:
     if not isinstance(value, torch.Tensor):
         return hasattr(value, "sparse_sizes") or hasattr(value, "tocoo")
-    return value.layout != torch.strided or (value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point())
+    return value.layout != torch.strided or (
+        value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point()
+    )
 
 
 def install(model: torch.nn.Module, options: Options, build: Build, data: Any = None) -> torch.nn.Module:
     """Replaces ``inference`` of a model and of the parts of it that have one; returns the model.
 
-    Wrappers (DDP, ``torch.compile``) get it as well as the model inside. Parts are sub-modules whose class defines
-    ``inference``, and the GraphModules that ``to_hetero`` makes of such a class.
+    Wrappers (DDP, ``torch.compile``) get it as well as the model inside. Parts are sub-modules whose class
+    defines ``inference``, and the GraphModules that ``to_hetero`` makes of such a class.
 
     Raises:
         InputError: if ``model`` is not a module.
@@ -116,7 +122,11 @@ def install(model: torch.nn.Module, options: Options, build: Build, data: Any = 
         raise InputError(f"accelerate needs a torch.nn.Module (got {type(model).__name__}).")
     inner = unwrap(model)
     for module in inner.modules():
-        if module is inner or isinstance(module, GraphModule) or callable(getattr(type(module), "inference", None)):
+        if (
+            module is inner
+            or isinstance(module, GraphModule)
+            or callable(getattr(type(module), "inference", None))
+        ):
             _install_one(module, module, options, build, data if module is inner else None)
     if model is not inner:
         _install_one(model, inner, options, build, data)

@@ -1,8 +1,8 @@
 """The arguments of an inference call, recognised by their type, in any order.
 
-PyG's own ``inference(loader, device, ...)`` and the hand-written ones of its examples disagree on the order of
-their arguments (pyg-team/pytorch_geometric#7492); what an argument is can be seen from the argument. A loader is
-only asked for what it holds, never iterated.
+PyG's own ``inference(loader, device, ...)`` and the hand-written ones of its examples disagree on the order
+of their arguments (pyg-team/pytorch_geometric#7492); what an argument is can be seen from the argument. A
+loader is only asked for what it holds, never iterated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,21 @@ from pyg_fullgraph.graph.convert import is_edge_index, is_scipy, is_sparse_adjac
 _TUNING = frozenset(["batch_size", "num_workers", "cache"])
 #: Keyword names that the inference functions in circulation use for a graph, a loader or features.
 _ROLES = frozenset(
-    "data graph loader subgraph_loader layer_loader data_loader x_all x features feat edge_index adj_t adj".split()
+    [
+        "data",
+        "graph",
+        "loader",
+        "subgraph_loader",
+        "layer_loader",
+        "data_loader",
+        "x_all",
+        "x",
+        "features",
+        "feat",
+        "edge_index",
+        "adj_t",
+        "adj",
+    ]
 )
 
 
@@ -36,7 +50,8 @@ class Given:
     Attributes:
         data: a ``Data`` or ``HeteroData``, passed or held by the loader.
         loader: the loader, if one was passed.
-        graph: an edge list, ``EdgeIndex``, sparse adjacency, dict of them, or list of ``(edge_index, e_id, size)``.
+        graph: an edge list, ``EdgeIndex``, sparse adjacency, dict of them, or list of ``(edge_index, e_id,
+            size)``.
         tensors: node features first, then whatever else was passed by position, in order.
         devices: the device to compute on, then the one for the result.
         flags: PyG's ``progress_bar``, then ``cache``.
@@ -56,7 +71,9 @@ class Given:
     @property
     def num_nodes(self) -> int | None:
         """The number of nodes, where the data or the loader says it (not guessed from the edges)."""
-        if isinstance(self.data, Data) and any(key in self.data for key in ("num_nodes", "x", "pos", "batch")):
+        if isinstance(self.data, Data) and any(
+            key in self.data for key in ("num_nodes", "x", "pos", "batch")
+        ):
             return self.data.num_nodes
         sampler = getattr(self.loader, "num_nodes", None)
         return sampler if isinstance(sampler, int) else None
@@ -66,8 +83,8 @@ def sort_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], forward: Forw
     """Returns the arguments of ``inference(model, *args, **kwargs)`` by kind.
 
     Args:
-        args: in any order: ``Data``, a loader with ``.data``, node features, ``edge_index`` or ``adj_t``, a device
-            (``torch.device``, its name, or a rank), ``progress_bar`` as bool; ``None`` is skipped.
+        args: in any order: ``Data``, a loader with ``.data``, node features, ``edge_index`` or ``adj_t``, a
+            device (``torch.device``, its name, or a rank), ``progress_bar`` as bool; ``None`` is skipped.
         kwargs: arguments of forward by name, or any of the former under the names in circulation.
         forward: what the model's forward takes.
 
@@ -93,7 +110,7 @@ def sort_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], forward: Forw
         elif name not in _TUNING:
             raise InputError(
                 f"'{name}' is neither an argument of {forward} nor an option of inference. Options: device, "
-                f"embedding_device, progress_bar, nodes, verify, fallback, compile_rows, threads, out, force_eval."
+                f"embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval."
             )
     return given
 
@@ -118,8 +135,8 @@ def _take(given: Given, value: Any, what: str, forward: Forward) -> None:
         given.tensors.append(value)
     else:
         raise InputError(
-            f"{what[0].upper()}{what[1:]} was not understood. Pass a torch_geometric Data, a NeighborLoader, node "
-            f"features, edge_index or adj_t, or a device; what else {forward} takes is passed by name."
+            f"{what[0].upper()}{what[1:]} was not understood. Pass a torch_geometric Data, a NeighborLoader, "
+            f"node features, edge_index or adj_t, or a device; what else {forward} takes is passed by name."
         )
 
 
@@ -143,15 +160,16 @@ def _take_loader(given: Given, loader: Any, what: str) -> None:
         data = _only_graph(loader)
     if not isinstance(data, (Data, HeteroData)):
         raise InputError(
-            f"{type(loader).__name__} keeps its graph in a {_type_name(data)}, which cannot be read whole. Pass the "
-            f"Data itself: inference(model, data)."
+            f"{type(loader).__name__} keeps its graph in a {_type_name(data)}, which cannot be read whole. "
+            "Pass the Data itself: inference(model, data)."
         )
     if given.data is None:  # a Data that was passed as well is what the user means
         given.data = data
 
 
 def _sampler_graph(loader: Any) -> Any:
-    """The graph of a NeighborSampler: the edge list it was given, or its matrix with the values it took away."""
+    """The graph of a NeighborSampler: the edge list it was given, or its matrix with the values it took
+    away."""
     if not is_sparse_tensor(loader.edge_index):
         return loader.edge_index
     value = vars(loader).get("__val__")
@@ -160,7 +178,7 @@ def _sampler_graph(loader: Any) -> Any:
 
 def _only_graph(loader: Any) -> Any:
     """The one graph of a loader over a list of graphs."""
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     if isinstance(dataset, Sequence) or hasattr(dataset, "get"):
         if len(dataset) == 1 and isinstance(dataset[0], (Data, HeteroData)):
             return dataset[0]
@@ -170,13 +188,14 @@ def _only_graph(loader: Any) -> Any:
                 f"inference(model, Batch.from_data_list(list(dataset)))."
             )
     raise InputError(
-        f"{type(loader).__name__} has no '.data', so the whole graph cannot be read from it (it would have to be "
-        f"iterated). Pass the Data as well: inference(model, data)."
+        f"{type(loader).__name__} has no '.data', so the whole graph cannot be read from it (it would have "
+        "to be iterated). Pass the Data as well: inference(model, data)."
     )
 
 
 def as_device(value: torch.device | str | int) -> torch.device:
-    """Returns a device from its name or the rank of a process on this machine (the CPU where there is no other).
+    """Returns a device from its name or the rank of a process on this machine (the CPU where there is no
+    other).
 
     Raises:
         InputError: if a string names no device.
@@ -187,8 +206,8 @@ def as_device(value: torch.device | str | int) -> torch.device:
         return torch.device(value)
     except RuntimeError as error:
         raise InputError(
-            f"'{value}' is not a device. Strings are device names such as 'cpu' or 'cuda:0'; to read a graph from a "
-            f"file use `pyg-fullgraph infer --graph FILE`."
+            f"'{value}' is not a device. Strings are device names such as 'cpu' or 'cuda:0'; to read a graph "
+            "from a file use `pyg-fullgraph infer --graph FILE`."
         ) from error
 
 

@@ -1,4 +1,5 @@
-"""What is checked before any work: the mode of the model, the loader's settings, the width of the features."""
+"""What is checked before any work: the mode of the model, the loader's settings, the width of the
+features."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ def evaluating(model: torch.nn.Module, force_eval: bool) -> Iterator[None]:
         name, module = training[0]
         part = "The model is" if not name else f"{label(name, module)} is"
         raise InputError(
-            f"{part} in training mode: dropout and batch normalisation would make inference random. Call model.eval() "
-            f"first, or pass force_eval=True to evaluate and switch back."
+            f"{part} in training mode: dropout and batch normalisation would make inference random. Call "
+            "model.eval() first, or pass force_eval=True to evaluate and switch back."
         )
     for _, module in training:
         module.training = False
@@ -57,8 +58,9 @@ def warn_about_loader(loader: Any) -> None:
     """
     if getattr(loader, "input_time", None) is not None:
         raise InputError(
-            "input_time differs per node, so every node has a graph of its own; a whole-graph run has one for all. "
-            "Use sampling (NeighborLoader(disjoint=True)), or one run per time on the edges up to it."
+            "input_time differs per node, so every node has a graph of its own; a whole-graph run has one "
+            "for all. Use sampling (NeighborLoader(disjoint=True)), or one run per time on the edges up to "
+            "it."
         )
     ignored = []
     if isinstance(getattr(loader, "sampler", None), RandomSampler):
@@ -94,7 +96,7 @@ def _fan_out(loader: Any) -> list[int]:
 def _is_subset(loader: Any) -> bool:
     """Whether the loader has seeds, and fewer than there are nodes."""
     seeds, data = getattr(loader, "input_nodes", None), getattr(loader, "data", None)
-    if seeds is None or not isinstance(data, Data) or "x" not in data and "num_nodes" not in data:
+    if seeds is None or not isinstance(data, Data) or ("x" not in data and "num_nodes" not in data):
         return False
     return isinstance(seeds, Tensor) and len(loader.dataset) < (data.num_nodes or 0)
 
@@ -102,9 +104,9 @@ def _is_subset(loader: Any) -> bool:
 def check_width(model: torch.nn.Module, forward: Forward, call: Call, given: Given) -> None:
     """Checks the number of feature columns against the first layer, before any work.
 
-    Where the first layer of the model does not fit the features, the model's forward is run on two nodes without
-    edges, and only if it fails there too is the run refused: the layers of a model need not run in the order they
-    were defined in.
+    Where the first layer of the model does not fit the features, the model's forward is run on two nodes
+    without edges, and only if it fails there too is the run refused: the layers of a model need not run in
+    the order they were defined in.
 
     Raises:
         InputError: naming the layer that failed and both widths.
@@ -169,7 +171,11 @@ def _innermost_layer(model: torch.nn.Module, error: BaseException) -> tuple[str,
         if isinstance(module, torch.nn.Module) and names.get(id(module)) and _width(module) is not None:
             outer = found
             found = (names[id(module)], module)
-            if outer is not None and found[0].startswith(outer[0] + ".") and _width(outer[1]) == _width(module):
+            if (
+                outer is not None
+                and found[0].startswith(outer[0] + ".")
+                and _width(outer[1]) == _width(module)
+            ):
                 found = outer  # GCNConv says more than the Linear inside it
     return found
 
@@ -185,7 +191,12 @@ def _edge_count(forward: Forward, call: Call) -> int | None:
 def _tiny(value: Any, rows: int, edges: int | None) -> Any:
     """The argument for two nodes and no edge."""
     if isinstance(value, Tensor) and value.dim() > 0:
-        if value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point() and value.size(1) == edges:
+        if (
+            value.dim() == 2
+            and value.size(0) == 2
+            and not value.is_floating_point()
+            and value.size(1) == edges
+        ):
             return value[:, :0]
         if value.size(0) == edges and (edges != rows or not value.is_floating_point()):
             return value[:0]

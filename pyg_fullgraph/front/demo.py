@@ -45,7 +45,7 @@ class Settings:
         seed: of the weights, dropout and random splits.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     hidden: int = 64
     heads: int = 4
     layers: int = 2
@@ -238,9 +238,9 @@ def graphs(source: str | None) -> Iterator[tuple[str, Data]]:
         yield source, check_graph(read_graph(source), source)
         return
     print(
-        "No graph was named (--data FILE.npz, FILE.pt or Planetoid/PubMed), so none is looked for on the network.\n"
-        "These two need neither network nor file: Zachary's karate club, the largest real graph that the PyG\n"
-        "package itself contains, and a generated community graph."
+        "No graph was named (--data FILE.npz, FILE.pt or Planetoid/PubMed), so none is looked for on the\n"
+        "network. These two need neither network nor file: Zachary's karate club, the largest real graph\n"
+        "that the PyG package itself contains, and a generated community graph."
     )
     yield "karate (real)", karate()
     data = community_data()
@@ -301,8 +301,9 @@ def legend(settings: Settings) -> str:
     ]
     if not sampler_name():
         lines.append(
-            "* neither pyg-lib nor torch-sparse is installed, so PyG cannot sample: the same computation on\n"
-            "  exact one-hop blocks, in plain torch. Like PyG, it normalises a GCN by the degrees inside a block."
+            "* neither pyg-lib nor torch-sparse is installed, so PyG cannot sample: the same computation\n"
+            "  on exact one-hop blocks, in plain torch. Like PyG, it normalises a GCN by the degrees inside\n"
+            "  a block."
         )
     return "\n".join(lines)
 

@@ -74,7 +74,9 @@ def _whole(given: Given, forward: Forward) -> tuple[Any, Adjacency | None]:
     data = given.data
     if data is None:
         if given.graph is None or not given.tensors:
-            raise InputError(f"{forward} takes a whole Data object, but none was passed. Call inference(model, data).")
+            raise InputError(
+                f"{forward} takes a whole Data object, but none was passed. Call inference(model, data)."
+            )
         data = Data()
     data = type(data)() if not data.keys() else _shallow(data)
     if given.tensors:
@@ -100,7 +102,9 @@ def _shallow(data: Any) -> Any:
     return copied
 
 
-def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module) -> Adjacency | None:
+def _graph(
+    values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module
+) -> Adjacency | None:
     """Puts the graph into ``values``; returns the sparse matrix it was, if it was one."""
     name = forward.graph
     if name is None:
@@ -110,8 +114,8 @@ def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.
         graph = _graph_of_data(given.data, name)
     if graph is None:
         raise InputError(
-            f"{forward} needs '{name}', but no graph was passed ({_found(given.data)}). Pass a Data, a NeighborLoader "
-            f"or edge_index: inference(model, data)."
+            f"{forward} needs '{name}', but no graph was passed ({_found(given.data)}). Pass a Data, a "
+            "NeighborLoader or edge_index: inference(model, data)."
         )
     adjacency = None
     if is_scipy(graph):
@@ -147,8 +151,8 @@ def _typed_edges(key: Any, edges: Any) -> Any:
     adjacency = read_adjacency(edges, f"adj_t[{key}]")
     if adjacency.weighted:
         raise InputError(
-            f"The adjacency matrix of edge type {key} has values, which cannot be handed to the layers of one edge "
-            f"type. Pass edge_index and edge_weight instead of adj_t."
+            f"The adjacency matrix of edge type {key} has values, which cannot be handed to the layers of "
+            "one edge type. Pass edge_index and edge_weight instead of adj_t."
         )
     return adjacency.edge_index
 
@@ -160,8 +164,8 @@ def _scipy(graph: Any, values: dict[str, Any], forward: Forward) -> Tensor:
     if value is not None and not bool((value == 1).all()):
         if "edge_weight" not in forward.parameters:
             raise InputError(
-                f"The SciPy matrix has values other than 1, but {forward} takes no 'edge_weight'. Pass a matrix of "
-                f"ones: (matrix != 0)."
+                f"The SciPy matrix has values other than 1, but {forward} takes no 'edge_weight'. Pass a "
+                "matrix of ones: (matrix != 0)."
             )
         values.setdefault("edge_weight", value.to(torch.get_default_dtype()))
     return edges.edge_index.long()
@@ -172,11 +176,15 @@ def _layers(graph: Any, given: Given, model: torch.nn.Module, forward: Forward) 
     count = layers_of(model, given.loader)
     if count is None:
         raise InputError(
-            f"{forward} takes one (edge_index, e_id, size) per layer, but how many layers it has is not to be seen. "
-            f"Set model.num_layers, or pass adjs=[(edge_index, None, (N, N))] * L."
+            f"{forward} takes one (edge_index, e_id, size) per layer, but how many layers it has is not to "
+            "be seen. Set model.num_layers, or pass adjs=[(edge_index, None, (N, N))] * L."
         )
     named = next((given.named[n] for n in (forward.features,) if n in given.named), None)
-    rows = named if named is not None else (given.tensors[0] if given.tensors else getattr(given.data, "x", None))
+    rows = (
+        named
+        if named is not None
+        else (given.tensors[0] if given.tensors else getattr(given.data, "x", None))
+    )
     num_nodes = given.num_nodes if rows is None else len(_rows(rows, given))
     ids = torch.arange(graph.size(1), device=graph.device)
     return [(graph, ids, (num_nodes, num_nodes)) for _ in range(count)]
@@ -191,13 +199,15 @@ def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
         values[name] = given.tensors.pop(0)
     if name not in values:
         found = _attribute(given.data, name)
-        found = _attribute(given.data, "x_dict" if name.endswith("_dict") else "x") if found is None else found
+        found = (
+            _attribute(given.data, "x_dict" if name.endswith("_dict") else "x") if found is None else found
+        )
         if found is None and not forward.required(name):
             return
         if found is None:
             raise InputError(
-                f"{forward} needs node features '{name}', but none were passed and {_found(given.data)}. Set data.x, "
-                f"or pass them: inference(model, x, data)."
+                f"{forward} needs node features '{name}', but none were passed and {_found(given.data)}. Set "
+                "data.x, or pass them: inference(model, x, data)."
             )
         values[name] = found
     values[name] = _rows(values[name], given)
@@ -205,7 +215,8 @@ def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
     rows = values[name]
     if isinstance(rows, Tensor) and rows.dim() > 0 and expected is not None and rows.size(0) != expected:
         raise InputError(
-            f"'{name}' has {rows.size(0):,} rows, but the graph has {expected:,} nodes. Pass one row per node."
+            f"'{name}' has {rows.size(0):,} rows, but the graph has {expected:,} nodes. Pass one row per "
+            "node."
         )
 
 
@@ -214,14 +225,19 @@ def _positional(values: dict[str, Any], given: Given, forward: Forward) -> None:
     free = [name for name in forward.positional if name not in values]
     if len(given.tensors) > len(free):
         raise InputError(
-            f"{len(given.tensors)} more arrays were passed than {forward} has parameters for. Pass them by name."
+            f"{len(given.tensors)} more arrays were passed than {forward} has parameters for. Pass them by "
+            "name."
         )
     for name, value in zip(free, given.tensors, strict=False):
         values[name] = _rows(value, given)
 
 
 def _optional(
-    values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module, adjacency: Adjacency | None
+    values: dict[str, Any],
+    given: Given,
+    forward: Forward,
+    model: torch.nn.Module,
+    adjacency: Adjacency | None,
 ) -> tuple[str, ...]:
     """Takes from the data what forward requires and, of its optional arguments, what the model uses."""
     passed = []
@@ -241,8 +257,8 @@ def _optional(
         layer = edge_layers_want(model)
         if layer is not None:
             raise InputError(
-                f"{layer} was built with edge features, but {_found(given.data)}. Set data.edge_attr [E, columns] or "
-                f"pass edge_attr=...; edge_attr=None runs the model without."
+                f"{layer} was built with edge features, but {_found(given.data)}. Set data.edge_attr [E, "
+                "columns] or pass edge_attr=...; edge_attr=None runs the model without."
             )
     return tuple(passed)
 
@@ -260,12 +276,13 @@ def _require(values: dict[str, Any], given: Given, forward: Forward) -> None:
     if not isinstance(graph, Tensor) or graph.dim() != 2:
         return
     for name, value in values.items():
-        if name in ("edge_weight", "edge_attr", "edge_type") and isinstance(value, Tensor) and value.dim() > 0:
-            if value.size(0) != graph.size(1):
-                raise InputError(
-                    f"'{name}' has {value.size(0):,} rows, but the graph has {graph.size(1):,} edges. Pass one row "
-                    f"per edge, in the order of '{forward.graph}'."
-                )
+        if name not in ("edge_weight", "edge_attr", "edge_type") or not isinstance(value, Tensor):
+            continue
+        if value.dim() > 0 and value.size(0) != graph.size(1):
+            raise InputError(
+                f"'{name}' has {value.size(0):,} rows, but the graph has {graph.size(1):,} edges. Pass one "
+                f"row per edge, in the order of '{forward.graph}'."
+            )
 
 
 def _hint(name: str, data: Any) -> str:
@@ -291,7 +308,9 @@ def _found(data: Any) -> str:
         return "no Data was passed"
     if isinstance(data, HeteroData):
         return f"the data has only node types {data.node_types} and edge types {data.edge_types}"
-    shapes = [f"{key} {list(value.shape)}" for key, value in data.to_dict().items() if isinstance(value, Tensor)]
+    shapes = [
+        f"{key} {list(value.shape)}" for key, value in data.to_dict().items() if isinstance(value, Tensor)
+    ]
     return f"data has no such attribute (found: {', '.join(shapes) or 'nothing'})"
 
 
@@ -319,15 +338,15 @@ def _moved(values: dict[str, Any], given: Given, forward: Forward, model: torch.
     if parameter is not None:
         if device is not None and not _same_device(device, parameter.device):
             raise InputError(
-                f"device={device} was asked for, but the model is on {parameter.device}. Call model.to('{device}') "
-                f"first (the model is not moved behind your back)."
+                f"device={device} was asked for, but the model is on {parameter.device}. Call "
+                f"model.to('{device}') first (the model is not moved behind your back)."
             )
         device = parameter.device
     if given.dtype is not None and forward.features in values:
         if parameter is not None and parameter.dtype != given.dtype:
             raise InputError(
-                f"dtype={given.dtype} was asked for, but the model's parameters are {parameter.dtype}. Convert the "
-                f"model: model.to({given.dtype})."
+                f"dtype={given.dtype} was asked for, but the model's parameters are {parameter.dtype}. "
+                f"Convert the model: model.to({given.dtype})."
             )
         values[forward.features] = _to(values[forward.features], None, given.dtype)
     return {name: _to(value, device, None) for name, value in values.items()}
@@ -357,7 +376,9 @@ def _first_device(values: Mapping[str, Any]) -> torch.device:
         if isinstance(value, Tensor):
             return value.device
         if isinstance(value, Data):
-            return next((v.device for v in value.to_dict().values() if isinstance(v, Tensor)), torch.device("cpu"))
+            return next(
+                (v.device for v in value.to_dict().values() if isinstance(v, Tensor)), torch.device("cpu")
+            )
         if isinstance(value, Mapping):
             return _first_device(value)
     return torch.device("cpu")

@@ -1,4 +1,5 @@
-"""What a model's forward takes: which parameter is the graph, which the features, which the whole data object."""
+"""What a model's forward takes: which parameter is the graph, which the features, which the whole data
+object."""
 
 from __future__ import annotations
 
@@ -11,9 +12,22 @@ import torch
 from torch_geometric.data import Data, HeteroData
 
 _GRAPH_NAMES = ("edge_index", "adj_t", "adj", "adjs", "edges", "edge_index_dict", "adj_t_dict", "ei")
-_FEATURE_NAMES = (
-    "x x_all x_dict feat feats feature features h inputs input node_feat node_feats node_features xs".split()
-)
+_FEATURE_NAMES = [
+    "x",
+    "x_all",
+    "x_dict",
+    "feat",
+    "feats",
+    "feature",
+    "features",
+    "h",
+    "inputs",
+    "input",
+    "node_feat",
+    "node_feats",
+    "node_features",
+    "xs",
+]
 _DATA_NAMES = ("data", "batch", "graph", "g", "batched_data", "batch_data", "sample")
 _NO_VARIADIC = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -80,7 +94,8 @@ def forward_of(model: torch.nn.Module) -> Forward:
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """Opens ``DistributedDataParallel``, ``DataParallel``, ``AveragedModel`` and ``torch.compile`` wrappers."""
+    """Opens ``DistributedDataParallel``, ``DataParallel``, ``AveragedModel`` and ``torch.compile``
+    wrappers."""
     wrappers = (
         torch.nn.parallel.DistributedDataParallel,
         torch.nn.DataParallel,

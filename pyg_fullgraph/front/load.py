@@ -26,8 +26,8 @@ def load_model(spec: str, weights: str | Path | None = None, data: Any = None) -
     """Returns the model that ``file.py:name`` or ``package.module:name`` names, in evaluation mode.
 
     Args:
-        spec: ``name`` is a model, or a function (or class) that returns one; a function with one required argument
-            is given the data.
+        spec: ``name`` is a model, or a function (or class) that returns one; a function with one required
+            argument is given the data.
         weights: a file with the model's ``state_dict``, read without running code from it.
         data: the graph, for functions that want to see it.
 
@@ -36,12 +36,16 @@ def load_model(spec: str, weights: str | Path | None = None, data: Any = None) -
     """
     where, separator, name = spec.rpartition(":")
     if not separator or not where or not name:
-        raise InputError(f"--model {spec}: write FILE.py:NAME or package.module:NAME, for example my_model.py:build.")
+        raise InputError(
+            f"--model {spec}: write FILE.py:NAME or package.module:NAME, for example my_model.py:build."
+        )
     module = _module(where)
     found = getattr(module, name, None)
     if found is None:
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise InputError(f"--model {spec}: {where} has no '{name}' (it defines: {', '.join(names) or 'nothing'}).")
+        raise InputError(
+            f"--model {spec}: {where} has no '{name}' (it defines: {', '.join(names) or 'nothing'})."
+        )
     model = found if isinstance(found, torch.nn.Module) else _build(found, spec, data)
     if weights is not None:
         load_weights(model, weights)
@@ -73,17 +77,21 @@ def _module(where: str) -> ModuleType:
 def _build(found: Any, spec: str, data: Any) -> torch.nn.Module:
     """Calls the user's function or class, with the data if it asks for it."""
     if not callable(found):
-        raise InputError(f"--model {spec} is a {type(found).__name__}; it must be a model or a function returning one.")
+        raise InputError(
+            f"--model {spec} is a {type(found).__name__}; it must be a model or a function returning one."
+        )
     required = [
         parameter
         for parameter in inspect.signature(found).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if len(required) > 1:
         names = ", ".join(parameter.name for parameter in required)
         raise InputError(
-            f"--model {spec} needs the arguments {names}. Write a function without arguments, or with the data as its "
-            f"only one: def build(data): return {getattr(found, '__name__', 'Net')}(data.num_features, ...)."
+            f"--model {spec} needs the arguments {names}. Write a function without arguments, or with the "
+            f"data as its only one: def build(data): return "
+            f"{getattr(found, '__name__', 'Net')}(data.num_features, ...)."
         )
     try:
         model = found(data) if required else found()
@@ -107,14 +115,16 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(
-            f"--weights {path} is not a file of tensors ({str(error).splitlines()[0]}). Save the state dict: "
-            f"torch.save(model.state_dict(), path)."
+            f"--weights {path} holds more than tensors, or was not written by torch.save. Save the state "
+            "dict: torch.save(model.state_dict(), path)."
         ) from error
     for key in _STATE_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"--weights {path} holds no state dict. Save it with torch.save(model.state_dict(), path).")
+        raise InputError(
+            f"--weights {path} holds no state dict. Save it with torch.save(model.state_dict(), path)."
+        )
     state = {key.removeprefix("_orig_mod.").removeprefix("module."): value for key, value in loaded.items()}
     try:
         model.load_state_dict(state)

@@ -1,7 +1,7 @@
 """What users are told once: where a whole-graph run and PyG's own ``inference()`` differ.
 
-Notes go to the logger ``pyg_fullgraph`` at WARNING level, which Python prints to stderr unless told otherwise. They
-are no Python warnings: a run under ``-W error`` is not stopped by good news.
+Notes go to the logger ``pyg_fullgraph`` at WARNING level, which Python prints to stderr unless told
+otherwise. They are no Python warnings: a run under ``-W error`` is not stopped by good news.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def tell_differences(model: torch.nn.Module, passed: Sequence[str]) -> None:
         tell(
             type(model),
             "differences",
-            "results equal model.forward over the whole graph. PyG's inference(loader) differs: " + "; ".join(found) + ".",
+            "results equal model.forward over the whole graph. PyG's inference(loader) differs: "
+            + "; ".join(found)
+            + ".",
         )
 
 

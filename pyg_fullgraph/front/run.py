@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pyg_fullgraph.capture.modules import preserved
-from pyg_fullgraph.capture.signature import bind
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
 from pyg_fullgraph.front.fill import Call, fill
 from pyg_fullgraph.front.forward import Forward, forward_of, unwrap
-from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
+from pyg_fullgraph.front.notes import LOGGER, tell, tell_differences, tell_passed
+from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
-from pyg_fullgraph.front.uses import message_layers
-from pyg_fullgraph.front.verify import Inputs, Verification, verify
 
 _SLOT = "_fullgraph_engines"
-_VERIFY = ("auto", "always", "off", True, False, None)
+_VERIFY = {"auto": "auto", "always": "always", "off": "off", True: "always", False: "off", None: "off"}
 
-#: Builds an engine: ``build(model, compile_rows=..., threads=..., verify=..., fallback=...)``.
+#: Builds an engine: ``build(model, threads=..., home=..., fallback=...)``.
 Build = Callable[..., Any]
 
 
@@ -40,8 +38,8 @@ class Options:
     nodes: Any = None
     verify: Any = "auto"
     fallback: str = "error"
-    compile_rows: bool = False
     threads: int | None = None
+    home: str = "memory"
     out: Any = None
     force_eval: bool = False
 
@@ -51,23 +49,12 @@ class Engines:
 
     def __init__(self) -> None:
         self._built: dict[Any, Any] = {}
-        self._verified: set[Any] = set()
 
     def get(self, key: Any, build: Callable[[], Any]) -> Any:
         """Returns the engine for these options, building it at the first call."""
         if key not in self._built:
             self._built[key] = build()
         return self._built[key]
-
-    def to_verify(self, key: Any, mode: Any) -> bool:
-        """Tells whether a result is to be verified: once per engine and signature, or as asked."""
-        if mode in ("off", False, None):
-            return False
-        return mode in ("always", True) or key not in self._verified
-
-    def verified(self, key: Any) -> None:
-        """Remembers that results of this engine and signature were right."""
-        self._verified.add(key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engines:
         return Engines()
@@ -114,7 +101,7 @@ def prepare(
     Raises:
         InputError: if an argument is missing, unknown, or does not fit the model.
     """
-    if options.verify not in _VERIFY:
+    if options.verify not in _VERIFY:  # what is True is also 1, which does no harm
         raise InputError(f"verify must be 'auto', 'always' or 'off' (got {options.verify!r}).")
     model = unwrap(model)
     forward = forward_of(model)
@@ -145,17 +132,16 @@ def _with_given(options: Options, given: Given) -> Options:
 def _target(
     model: torch.nn.Module, forward: Forward, call: Call
 ) -> tuple[torch.nn.Module, Sequence[Any], Mapping[str, Any]]:
-    """The model, or where a matrix has values, the model whose layers are handed these values."""
+    """The model, or where the graph was passed as a matrix, the model whose layers are handed its values."""
     if call.adjacency is None:
         return model, call.args, call.kwargs
     layers = carriers(model, call.adjacency)
-    if not layers:
-        return model, call.args, call.kwargs
-    value = call.adjacency.value
-    if all(argument == "edge_type" for argument in layers.values()) and value is not None:
+    value = call.adjacency.value if layers else None
+    if value is not None and all(argument == "edge_type" for argument in layers.values()):
         value = value.long()
     named = dict(zip(forward.positional, call.args, strict=False))
-    return ValuedModel(model, layers), (), {VALUE: value, **named, **call.kwargs}
+    target = ValuedModel(model, layers, call.adjacency, forward.graph, forward.features)
+    return target, (), {VALUE: value, **named, **call.kwargs}
 
 
 def run(
@@ -174,10 +160,13 @@ def run(
         args, kwargs: see `prepare`.
         options: how to run.
         build: makes an engine for a model; it is kept on the model for later calls.
-        instead_of_pyg: whether PyG's own ``inference()`` was meant, so that users are told of the differences.
+        instead_of_pyg: whether PyG's own ``inference()`` was meant, so that users are told of the
+            differences.
     """
     if not isinstance(model, torch.nn.Module):
-        raise InputError(f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__}).")
+        raise InputError(
+            f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__})."
+        )
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
         options = prepared.options
@@ -185,36 +174,54 @@ def run(
         if instead_of_pyg or prepared.given.loader is not None or hasattr(prepared.model, "inference"):
             tell_differences(prepared.model, names)
         tell_passed(prepared.model, prepared.call.passed)
+        if isinstance(options.out, (str, Path)):
+            check_target(options.out)
         nodes = as_nodes(options.nodes, prepared)
-        engine, engines, key = engine_of(prepared, build)
-        result = engine(
-            *prepared.args, nodes=nodes, progress=options.progress_bar, out=options.out, **prepared.kwargs
-        )
-        _verify(prepared, engine, engines, key, result, nodes)
-    where = prepared.call.source if options.embedding_device is None else as_device(options.embedding_device)
-    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(where), result)
+        engine = engine_of(prepared, build)
+        engine.verify = _VERIFY[options.verify]
+        before = engine.verification, len(engine.notes)
+        result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
+        _tell(prepared, engine, *before)
+    return _delivered(result, prepared.call.source, options)
 
 
-def engine_of(prepared: Prepared, build: Build) -> tuple[Any, Engines, Any]:
-    """Returns the engine for a prepared call, the engines of the model, and the engine's key among them.
+def _tell(prepared: Prepared, engine: Any, verification: Any, notes: int) -> None:
+    """Logs what the engine did: what it verified, and that it fell back to the model's own forward."""
+    for note in engine.notes[notes:]:
+        tell(type(prepared.model), note, note)
+    if engine.verification is not None and engine.verification is not verification:
+        level = logging.WARNING if engine.verification.how == "none" else logging.INFO
+        LOGGER.log(level, "%s: %s", prepared.forward.owner, engine.verification)
 
-    Engines live on the model (and die with it); a matrix with values has an engine of its own, on a `ValuedModel`.
+
+def _delivered(result: Any, source: torch.device, options: Options) -> Any:
+    """The result on the device asked for, and where ``out=`` says."""
+    where = source if options.embedding_device is None else as_device(options.embedding_device)
+    result = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(where), result)
+    if isinstance(options.out, Tensor):
+        if not isinstance(result, Tensor) or result.shape != options.out.shape:
+            found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise InputError(f"out= has shape {list(options.out.shape)}, but the result is {found}.")
+        return options.out.copy_(result)
+    if options.out is not None:
+        save(result, options.out)
+    return result
+
+
+def engine_of(prepared: Prepared, build: Build) -> Any:
+    """Returns the engine for a prepared call, built at the first one.
+
+    Engines live on the model and die with it; a graph passed as a matrix has an engine of its own, on a
+    `ValuedModel`.
     """
     engines = vars(prepared.model).setdefault(_SLOT, Engines())
-    options = prepared.options
-    layers = tuple(prepared.target.layers.items()) if isinstance(prepared.target, ValuedModel) else ()
-    key = (build, options.compile_rows, options.threads, options.fallback, layers)
-    engine = engines.get(
-        key,
-        lambda: build(
-            prepared.target,
-            compile_rows=options.compile_rows,
-            threads=options.threads,
-            fallback=options.fallback,
-            verify="off",
-        ),
+    options, target = prepared.options, prepared.target
+    key: tuple[Any, ...] = (build, options.threads, options.home, options.fallback)
+    if isinstance(target, ValuedModel):
+        key = (*key, *target.layers.items(), target.adjacency.kind, target.graph)
+    return engines.get(
+        key, lambda: build(target, threads=options.threads, home=options.home, fallback=options.fallback)
     )
-    return engine, engines, key
 
 
 def explain(
@@ -223,8 +230,7 @@ def explain(
     """Returns the engine's report on a call of ``inference(model, *args, **kwargs)``, without running it."""
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
-        engine, _, _ = engine_of(prepared, build)
-        return engine.explain(*prepared.args, **prepared.kwargs)
+        return engine_of(prepared, build).explain(*prepared.args, **prepared.kwargs)
 
 
 def forget_engines(model: torch.nn.Module) -> None:
@@ -263,75 +269,12 @@ def as_nodes(nodes: Any, prepared: Prepared) -> Tensor | None:
 
 def _num_nodes(prepared: Prepared) -> int | None:
     """How many nodes the call has, by its features."""
-    named = {**dict(zip(prepared.forward.positional, prepared.call.args, strict=False)), **prepared.call.kwargs}
+    named = {
+        **dict(zip(prepared.forward.positional, prepared.call.args, strict=False)),
+        **prepared.call.kwargs,
+    }
     value = named.get(prepared.forward.data or prepared.forward.features or "")
     if isinstance(value, Tensor):
         return value.size(0)
     found = getattr(value, "num_nodes", None)
     return found if isinstance(found, int) else None
-
-
-def _verify(
-    prepared: Prepared, engine: Any, engines: Engines, key: Any, result: Any, nodes: Tensor | None
-) -> Verification | None:
-    """Compares some rows with the model's forward, where asked."""
-    if not engines.to_verify(key, prepared.options.verify):
-        return None
-    verification = verify_result(prepared, engine, result, nodes)
-    LOGGER.log(30 if verification.how == "none" else 20, "%s: %s", prepared.forward.owner, verification)
-    engines.verified(key)
-    return verification
-
-
-def verify_result(prepared: Prepared, engine: Any, result: Any, nodes: Tensor | None = None) -> Verification:
-    """Compares some rows of a result with the model's own forward.
-
-    Raises:
-        FullGraphMismatch: if they differ.
-    """
-    signature, tensors = bind(prepared.target, prepared.args, prepared.kwargs)
-    flows = {layer.flow for _, layer in message_layers(prepared.model)}
-    inputs = Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call, int("target_to_source" in flows))
-    return verify(
-        inputs,
-        result,
-        forward=_oracle(prepared),
-        engine=engine,
-        hops=None if len(flows) > 1 else engine.hops,
-        global_reduction=engine.has_global_reduction,
-        nodes=nodes,
-        name=prepared.forward.owner,
-    )
-
-
-def _oracle(prepared: Prepared) -> Callable[..., Any]:
-    """The user's forward as PyG would run it: given a sparse matrix where the user gave one."""
-    model, adjacency, graph = prepared.model, prepared.call.adjacency, prepared.forward.graph
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        target = prepared.target
-        if adjacency is not None and graph is not None:
-            named = {**dict(zip(prepared.forward.positional, args, strict=False)), **kwargs}
-            edges, rows = named[graph], named[prepared.forward.features or ""].size(0)
-            value = named.pop(VALUE, None)
-            if value is None and adjacency.kind != "SparseTensor":
-                assert adjacency.value is not None
-                value = adjacency.value.new_ones((edges.size(1), *adjacency.value.shape[1:]))
-            named[graph] = adjacency.rebuild(edges, value, rows)
-            target, args, kwargs = model, (), named
-        with pristine(model):
-            return target(*args, **kwargs)
-
-    return forward
-
-
-@contextmanager
-def pristine(model: torch.nn.Module) -> Iterator[None]:
-    """Lets the model run on another graph and forget it: caches of ``cached=True`` layers are not used or filled."""
-    with preserved(model):
-        for module in model.modules():
-            if getattr(module, "cached", False) is True:
-                module.cached = False  # type: ignore[assignment]
-            for name in [name for name in vars(module) if name.startswith("_cached")]:
-                vars(module)[name] = None
-        yield

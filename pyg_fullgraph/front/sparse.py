@@ -1,14 +1,14 @@
 """``adj_t``: a sparse adjacency matrix in place of ``edge_index``, turned into an edge list and a value.
 
-A layer that is given a matrix reads its values as edge weights. The traced model is given the edge list, and a
-plain tensor carries the values into the layers: a pre-hook on each, alive only while forward runs, adds them as the
-``edge_weight`` or ``edge_attr`` of the layer. Where PyG itself computes something else from a matrix than from the
-same edges, the run is refused, with the layer's name.
+A layer that is given a matrix reads its values as edge weights. The traced model is given the edge list, and
+a plain tensor carries the values into the layers: a pre-hook on each, alive only while forward runs, adds
+them as the ``edge_weight`` or ``edge_attr`` of the layer. Where PyG itself computes something else from a
+matrix than from the same edges, the run is refused, with the layer's name.
 
 | layer, given a matrix | PyG computes | here |
 | --- | --- | --- |
 | takes ``edge_weight`` (GCN, GraphConv, TAG, SG, APPNP, ...) | weights = values | ``edge_weight=values`` |
-| takes ``edge_attr``, built with ``edge_dim`` | attributes = values, not for 1-d ``torch.sparse`` values | the same |
+| takes ``edge_attr``, built with ``edge_dim`` | attributes = values, 1-d ``torch.sparse``: none | the same |
 | no weights, ``SparseTensor`` (SAGE, GIN, ...) | values dropped | values dropped |
 | no weights, ``torch.sparse`` with values other than 1 | weighted sum | refused |
 | ``gcn_norm`` adds self-loops, ``torch.sparse`` that has some | the loops are added twice | refused |
@@ -19,7 +19,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,14 +43,14 @@ class Adjacency:
         value: ``[E, ...]`` or ``None``.
         size: ``(num_src, num_dst)``.
         kind: ``"SparseTensor"``, ``"coo"``, ``"csr"`` or ``"csc"``.
-        original: the matrix as passed.
+        original: the class of the matrix.
     """
 
     edge_index: Tensor
     value: Tensor | None
     size: tuple[int, int]
     kind: str
-    original: Any
+    original: type
 
     @property
     def weighted(self) -> bool:
@@ -63,7 +63,8 @@ class Adjacency:
         return int((self.edge_index[0] == self.edge_index[1]).sum())
 
     def rebuild(self, edge_index: Tensor, value: Tensor | None, num_nodes: int) -> Any:
-        """Returns a matrix of the same kind over other edges, for PyG's own forward (CSR for CSC, which it often refuses).
+        """Returns a matrix of the same kind over other edges, for PyG's own forward (CSR for CSC, which it
+        often refuses).
 
         Args:
             edge_index: ``[2, E']``.
@@ -73,8 +74,10 @@ class Adjacency:
         source, destination = edge_index[0], edge_index[1]
         if self.kind == "SparseTensor":
             sizes = (num_nodes, num_nodes)
-            return type(self.original)(row=destination, col=source, value=value, sparse_sizes=sizes)
-        assert value is not None
+            return self.original(row=destination, col=source, value=value, sparse_sizes=sizes)
+        if value is None:  # all were 1
+            assert self.value is not None
+            value = self.value.new_ones((edge_index.size(1), *self.value.shape[1:]))
         shape = (num_nodes, num_nodes, *value.shape[1:])
         matrix = torch.sparse_coo_tensor(torch.stack([destination, source]), value, shape).coalesce()
         return matrix if self.kind == "coo" else matrix.to_sparse_csr()
@@ -93,11 +96,11 @@ def read_adjacency(graph: Any, name: str) -> Adjacency:
         kind = str(graph.layout).removeprefix("torch.sparse_")
         if kind == "coo" and not graph.is_coalesced() and _has_duplicates(edges.edge_index):
             raise InputError(
-                f"'{name}' is a COO matrix with duplicate entries, which PyG's layers treat each in their own way. "
-                f"Pass {name}.coalesce(), or edge_index to keep parallel edges."
+                f"'{name}' is a COO matrix with duplicate entries, which PyG's layers treat each in their "
+                f"own way. Pass {name}.coalesce(), or edge_index to keep parallel edges."
             )
     assert edges.size is not None
-    return Adjacency(edges.edge_index.long(), edges.value, edges.size, kind, graph)
+    return Adjacency(edges.edge_index.long(), edges.value, edges.size, kind, type(graph))
 
 
 def _has_duplicates(edge_index: Tensor) -> bool:
@@ -128,12 +131,14 @@ def _check_loops(name: str, layer: MessagePassing, adjacency: Adjacency, loops: 
         return
     if getattr(layer, "normalize", True) is False:
         return
-    plain = adjacency.kind == "SparseTensor" and not adjacency.weighted and not getattr(layer, "improved", False)
+    plain = (
+        adjacency.kind == "SparseTensor" and not adjacency.weighted and not getattr(layer, "improved", False)
+    )
     if not plain:
         raise InputError(
-            f"The adjacency matrix has {loops:,} self-loops, and {label(name, layer)} adds its own: given a matrix, "
-            f"PyG counts them in another way than given edge_index. Pass edge_index (and edge_weight), or remove the "
-            f"loops before the matrix is built."
+            f"The adjacency matrix has {loops:,} self-loops, and {label(name, layer)} adds its own: given a "
+            "matrix, PyG counts them in another way than given edge_index. Pass edge_index (and "
+            "edge_weight), or remove the loops before the matrix is built."
         )
 
 
@@ -152,9 +157,9 @@ def _carrier(name: str, layer: MessagePassing, adjacency: Adjacency) -> str | No
         return "edge_type"
     if _reads_values(layer, adjacency) and (adjacency.weighted or not layer.fuse):
         raise InputError(
-            f"{label(name, layer)} multiplies by the values of the matrix, but takes no 'edge_weight', so they cannot "
-            f"be handed to it. Pass edge_index without weights, a matrix of ones, or use a layer with edge_weight "
-            f"(GraphConv, GCNConv)."
+            f"{label(name, layer)} multiplies by the values of the matrix, but takes no 'edge_weight', so "
+            "they cannot be handed to it. Pass edge_index without weights, a matrix of ones, or use a layer "
+            "with edge_weight (GraphConv, GCNConv)."
         )
     return None
 
@@ -171,24 +176,48 @@ def _reads_values(layer: MessagePassing, adjacency: Adjacency) -> bool:
 class ValuedModel(torch.nn.Module):
     """A model together with the layers that take the values of its adjacency matrix.
 
-    Its forward takes the arguments of the model's forward by name, with the edge list in place of the matrix, and
-    ``edge_value`` ``[E, ...]``.
+    Its forward takes the arguments of the model's forward by name, with the edge list in place of the matrix,
+    and ``edge_value`` ``[E, ...]`` or ``None``.
 
     Args:
         model: the user's model; its parameters stay its own.
         layers: qualified layer name -> the argument that takes the values.
+        adjacency: the matrix; only its kind matters later.
+        graph: the parameter of forward that takes the matrix; ``None`` where it is inside a ``Data``.
+        features: the parameter of forward that takes the features.
     """
 
-    def __init__(self, model: torch.nn.Module, layers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        layers: Mapping[str, str],
+        adjacency: Adjacency,
+        graph: str | None,
+        features: str | None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.layers = dict(layers)
+        self.adjacency = replace(
+            adjacency, edge_index=adjacency.edge_index[:, :0], value=_none_of(adjacency.value)
+        )
+        self.graph = graph
+        self.features = features
         self.training = model.training
 
-    def forward(self, edge_value: Tensor, **kwargs: Any) -> Any:
+    def forward(self, edge_value: Tensor | None, **kwargs: Any) -> Any:
         """Runs the model with ``edge_value`` injected into its layers."""
+        if edge_value is None:
+            return self.model(**kwargs)
         with self._injected(edge_value):
             return self.model(**kwargs)
+
+    def oracle(self, edge_value: Tensor | None, **kwargs: Any) -> Any:
+        """Runs the model as PyG does, on a matrix; what `forward` must equal."""
+        if self.graph is None or self.features is None:
+            return self(edge_value, **kwargs)
+        matrix = self.adjacency.rebuild(kwargs[self.graph], edge_value, kwargs[self.features].size(0))
+        return self.model(**{**kwargs, self.graph: matrix})
 
     @contextmanager
     def _injected(self, value: Tensor) -> Iterator[None]:
@@ -199,6 +228,11 @@ class ValuedModel(torch.nn.Module):
                 handle = layer.register_forward_pre_hook(_Inject(argument, value), with_kwargs=True)
                 stack.callback(handle.remove)
             yield
+
+
+def _none_of(value: Tensor | None) -> Tensor | None:
+    """No rows, but dtype and columns."""
+    return None if value is None else value[:0]
 
 
 class _Inject:

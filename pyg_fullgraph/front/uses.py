@@ -10,7 +10,14 @@ import torch
 from torch_geometric.nn import MessagePassing
 
 #: Layers of torch_geometric whose statistics run over all nodes; LayerNorm only in its 'graph' mode.
-_GRAPH_WIDE = ("GraphNorm", "InstanceNorm", "PairNorm", "MeanSubtractionNorm", "DiffGroupNorm", "GraphSizeNorm")
+_GRAPH_WIDE = (
+    "GraphNorm",
+    "InstanceNorm",
+    "PairNorm",
+    "MeanSubtractionNorm",
+    "DiffGroupNorm",
+    "GraphSizeNorm",
+)
 
 
 def message_layers(model: torch.nn.Module) -> Iterator[tuple[str, MessagePassing]]:
@@ -28,8 +35,9 @@ def label(name: str, module: torch.nn.Module) -> str:
 def uses(model: torch.nn.Module, name: str) -> bool:
     """Tells whether passing an optional argument of forward changes what the model computes.
 
-    PyG's models take ``edge_weight`` and ``edge_attr`` for all layers and say which of them their layer supports;
-    layers built without ``edge_dim`` ignore ``edge_attr`` or fail on it. Any other model is taken at its word.
+    PyG's models take ``edge_weight`` and ``edge_attr`` for all layers and say which of them their layer
+    supports; layers built without ``edge_dim`` ignore ``edge_attr`` or fail on it. Any other model is taken
+    at its word.
 
     Args:
         model: the model, without wrappers.
@@ -59,7 +67,8 @@ def layers_of(model: torch.nn.Module, loader: Any = None) -> int | None:
     """Returns how many layers a ``forward(x, adjs)`` runs, or ``None`` where nothing says so.
 
     Args:
-        model: its ``num_layers``, else the length of its first list of message passing layers, else their number.
+        model: its ``num_layers``, else the length of its first list of message passing layers, else their
+            number.
         loader: a NeighborSampler that samples more than one hop says it itself.
     """
     sizes = getattr(loader, "sizes", None)
@@ -69,7 +78,9 @@ def layers_of(model: torch.nn.Module, loader: Any = None) -> int | None:
     if isinstance(declared, int):
         return declared
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and any(isinstance(item, MessagePassing) for item in module):
+        if isinstance(module, torch.nn.ModuleList) and any(
+            isinstance(item, MessagePassing) for item in module
+        ):
             return len(module)
     return sum(1 for _ in message_layers(model)) or None
 

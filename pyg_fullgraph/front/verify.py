@@ -1,25 +1,28 @@
 r"""The first result of a model is checked against the model's own forward, on a few random nodes.
 
-The output row of a node depends on the edges that lead to it over at most :math:`L` hops, and through degrees on the
-in-edges of every node that it reads. So for seeds :math:`S_0` and
-:math:`S_k = S_{k-1} \cup \{ j : (j, i) \in E, i \in S_{k-1} \}`, forward on the edges whose destination lies in
-:math:`S_L` gives, at the seeds, what forward on the whole graph gives. Where that is too much (a few hops in a social
-network reach everything), or where a model reads all nodes at once, the engine and the model's forward are both run on
-a small induced subgraph, and all rows are compared.
+The output row of a node depends on the edges that lead to it over at most :math:`L` hops, and through degrees
+on the in-edges of every node that it reads. So for seeds :math:`S_0` and
+:math:`S_k = S_{k-1} \cup \{ j : (j, i) \in E, i \in S_{k-1} \}`, forward on the edges whose destination lies
+in :math:`S_L` gives, at the seeds, what forward on the whole graph gives. Where that is too much (a few hops
+in a social network reach everything), or where a model reads all nodes at once, the engine and the model's
+forward are both run on a small induced subgraph, and all rows are compared.
 
-Everything here works on plain callables: what is compared may be anything that takes the arguments of forward.
+Everything here works on plain callables: what is compared may be anything that takes the arguments of
+forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.modules import preserved
 from pyg_fullgraph.errors import FullGraphMismatch
 
 Forward = Callable[..., Any]
@@ -73,8 +76,10 @@ class Inputs:
         """Returns the arguments for some of the edges, renumbered to some of the nodes.
 
         Args:
-            edges: ``[E']``, numbers of the edges to keep, ascending: sums run in the order of the whole graph.
-            nodes: ``[N']``, ascending; node ``nodes[k]`` becomes ``k``. ``None`` keeps all nodes and their numbers.
+            edges: ``[E']``, numbers of the edges to keep, ascending: sums run in the order of the whole
+                graph.
+            nodes: ``[N']``, ascending; node ``nodes[k]`` becomes ``k``. ``None`` keeps all nodes and their
+                numbers.
         """
         graphs = self.graphs()
         place = None
@@ -120,8 +125,8 @@ class Verification:
         where = "their exact neighbourhood" if self.how == "neighbourhood" else "an induced subgraph"
         because = f" ({self.reason})" if self.reason else ""
         return (
-            f"verified {self.nodes:,} nodes against the model's forward on {where}, {self.edges:,} edges{because}: "
-            f"largest difference {self.worst:.1e}, allowed {self.allowed:.1e}"
+            f"verified {self.nodes:,} nodes against the model's forward on {where}, {self.edges:,} "
+            f"edges{because}: largest difference {self.worst:.1e}, allowed {self.allowed:.1e}"
         )
 
 
@@ -144,7 +149,9 @@ def verify(
     Args:
         inputs: the call.
         output: what the engine returned for it; every tensor in it with one row per node is compared.
-        forward: the model's forward, run on a restriction of the call.
+        forward: the model's forward, run on a restriction of the call. Of a module with a method ``oracle``
+            (a rewritten model), that is run; a module's caches (``cached=True``) are neither used nor filled,
+            and the ``flow`` of its layers says which way messages go.
         engine: the same arguments, run by the engine; used for the induced subgraph.
         hops: over how many edges a row of the output can see; ``None`` means as far as there are edges.
         global_reduction: whether some value is reduced over all nodes, so that no neighbourhood is enough.
@@ -163,12 +170,20 @@ def verify(
     rows = num_nodes if nodes is None else nodes.numel()
     if rows == 0:
         return Verification("none", reason="no rows")
+    flows = _flows(forward)
+    if flows == {"target_to_source"}:
+        inputs = replace(inputs, upstream=1)
+    forward = _untouched(forward)
     edge_index = inputs.tensors[graphs[0]]
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
+    chosen = (
+        torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)
+    )  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
     reason = "a value is reduced over all nodes" if global_reduction else ""
-    if not global_reduction:
+    if len(flows) > 1:
+        reason = "layers send messages in both directions of an edge"
+    if not reason:
         reached = in_neighborhood(edge_index, targets, hops, num_nodes, budget, inputs.upstream)
         if reached is None:
             reason = f"their neighbourhood has more than {budget:,} edges"
@@ -177,6 +192,41 @@ def verify(
         else:
             return _compare_rows(inputs, output, forward, reached, chosen, targets, rows, name)
     return _compare_subgraph(inputs, forward, engine, targets[:1], reason, name, min(budget, SUBGRAPH_EDGES))
+
+
+@contextmanager
+def pristine(model: torch.nn.Module) -> Iterator[None]:
+    """Lets a model run on another graph and forget it: caches of ``cached=True`` layers are not used or
+    filled."""
+    with preserved(model):
+        for module in model.modules():
+            attributes = vars(module)
+            if attributes.get("cached") is True:
+                attributes["cached"] = False
+            for name in [name for name in attributes if name.startswith("_cached")]:
+                attributes[name] = None
+        yield
+
+
+def _flows(forward: Forward) -> set[str]:
+    """The directions in which the layers of a module send messages."""
+    if not isinstance(forward, torch.nn.Module):
+        return set()
+    flows = {str(getattr(module, "flow", "")) for module in forward.modules()}
+    return flows & {"source_to_target", "target_to_source"}
+
+
+def _untouched(forward: Forward) -> Forward:
+    """The callable to trust, which leaves a module as it was."""
+    if not isinstance(forward, torch.nn.Module):
+        return forward
+    module, trusted = forward, getattr(forward, "oracle", forward)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with pristine(module):
+            return trusted(*args, **kwargs)
+
+    return run
 
 
 def in_neighborhood(
@@ -218,8 +268,8 @@ def in_neighborhood(
 def small_subgraph(edge_index: Tensor, start: Tensor, num_nodes: int, limit: int) -> tuple[Tensor, Tensor]:
     """Returns an induced subgraph around a node with at most ``limit`` edges, and its nodes.
 
-    Nodes are taken in order of their distance (edges read in both directions); when the next ring would hold too
-    many edges, only its first half is taken, and so on.
+    Nodes are taken in order of their distance (edges read in both directions); when the next ring would hold
+    too many edges, only its first half is taken, and so on.
 
     Returns:
         Edge numbers and node numbers, both ascending.
@@ -260,7 +310,9 @@ def _compare_rows(
     edges, around = reached
     expected, kept = _run_restricted(inputs, forward, edges, around)
     if isinstance(expected, Exception):
-        return Verification("none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}")
+        return Verification(
+            "none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}"
+        )
     at = targets if kept is None else torch.searchsorted(around, targets)
     num = inputs.num_nodes() if kept is None else around.numel()
     pairs = []
@@ -279,7 +331,9 @@ def _compare_subgraph(
     edges, around = small_subgraph(edge_index, start, inputs.num_nodes(), limit)
     expected, kept = _run_restricted(inputs, forward, edges, around)
     if isinstance(expected, Exception):
-        return Verification("none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}")
+        return Verification(
+            "none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}"
+        )
     args, kwargs = inputs.restricted(edges, kept)
     pairs = list(zip(_leaves(engine(*args, **kwargs)), _leaves(expected), strict=True))
     shown = around if kept is not None else torch.arange(inputs.num_nodes())
@@ -287,7 +341,9 @@ def _compare_subgraph(
     return Verification("subgraph", around.numel(), edges.numel(), worst, allowed, reason)
 
 
-def _run_restricted(inputs: Inputs, forward: Forward, edges: Tensor, around: Tensor) -> tuple[Any, Tensor | None]:
+def _run_restricted(
+    inputs: Inputs, forward: Forward, edges: Tensor, around: Tensor
+) -> tuple[Any, Tensor | None]:
     """Forward on some edges, renumbered; a model with one parameter per node gets all nodes instead."""
     failure: Exception | None = None
     for nodes in (around, None):
@@ -306,8 +362,8 @@ def _compare(pairs: list[tuple[Tensor, Tensor]], nodes: Tensor, name: str, where
     for ours, theirs in pairs:
         if ours.shape != theirs.shape:
             raise FullGraphMismatch(
-                f"The result has shape {list(ours.shape)} where {name}.forward gives {list(theirs.shape)} (on {where}). "
-                + _ADVICE
+                f"The result has shape {list(ours.shape)} where {name}.forward gives {list(theirs.shape)} "
+                f"(on {where}). " + _ADVICE
             )
         difference, limit = _difference(ours, theirs)
         if difference.numel() == 0:
@@ -329,8 +385,9 @@ def _difference(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
 
 
 _ADVICE = (
-    "This result must not be used. Please report it with the model and the text of pyg_fullgraph.compile(model).explain"
-    "(...). Meanwhile model(...) itself is right; verify='off' switches this check off."
+    "This result must not be used. Please report it with the model and the text of "
+    "pyg_fullgraph.compile(model).explain(...). Meanwhile model(...) itself is right; verify='off' switches "
+    "this check off."
 )
 
 
@@ -345,10 +402,10 @@ def _describe(
     column = ", ".join(str(i) for i in index[1:])
     count = int((difference > limit).sum())
     return (
-        f"{row}{f', column {column}' if column else ''}: pyg_fullgraph gives {float(ours[tuple(index)]):.6g}, "
-        f"{name}.forward on {where} gives {float(theirs[tuple(index)]):.6g}; they differ by "
-        f"{float(difference.flatten()[flat]):.2e}, more than the tolerance {limit:.2e} ({count:,} of "
-        f"{difference.numel():,} compared values do). " + _ADVICE
+        f"{row}{f', column {column}' if column else ''}: pyg_fullgraph gives "
+        f"{float(ours[tuple(index)]):.6g}, {name}.forward on {where} gives "
+        f"{float(theirs[tuple(index)]):.6g}; they differ by {float(difference.flatten()[flat]):.2e}, more "
+        f"than the tolerance {limit:.2e} ({count:,} of {difference.numel():,} compared values do). " + _ADVICE
     )
 
 

@@ -62,8 +62,8 @@ def gather_reduce(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None,
         return segment_reduce(message, rowptr, reduce)
     message, weight = widen(message), widen(weight)
     message = message * weight.reshape(*weight.shape, *[1] * (message.dim() - weight.dim()))
-    result = torch.result_type(x.new_empty(1), weight) if x.dtype == message.dtype else x.dtype
-    return segment_reduce(message, rowptr, reduce).to(result)
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return segment_reduce(message, rowptr, reduce).to(x.dtype if half else message.dtype)
 
 
 def attention(value: Tensor, src: Tensor, rowptr: Tensor, score: Tensor) -> Tensor:

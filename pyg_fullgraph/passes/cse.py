@@ -18,7 +18,7 @@ from typing import Any
 import sympy
 import torch
 
-from pyg_fullgraph.ir import Dim, Program, Ref, map_args
+from pyg_fullgraph.ir import Dim, Program, Ref, Stage, map_args
 from pyg_fullgraph.ir.program import Value, is_symbolic
 
 
@@ -27,8 +27,9 @@ def merge_equal(program: Program) -> None:
     seen: dict[Any, str] = {}
     mapping: dict[str, str] = {}
     sizes: dict[sympy.Expr, sympy.Expr] = {}
+    kept_by: dict[str, sympy.Expr] = {}
     for name, old in list(program.values.items()):
-        value = _rewrite(old, mapping, sizes)
+        value = _same_filter(program, _rewrite(old, mapping, sizes), kept_by, sizes)
         key = _key(value)
         if key is not None and key in seen:
             kept = program.values[seen[key]]
@@ -41,6 +42,28 @@ def merge_equal(program: Program) -> None:
             seen[key] = name
     program.outputs = map_args(program.outputs, lambda leaf: _leaf(leaf, mapping, sizes))
     program.drop_dead()
+
+
+def _same_filter(
+    program: Program, value: Value, kept_by: dict[str, sympy.Expr], sizes: dict[sympy.Expr, sympy.Expr]
+) -> Value:
+    """Rows kept by one mask are equally many, whatever is filtered: edges, their weights, their attributes."""
+    if value.target is not torch.ops.aten.index.Tensor:
+        return value
+    masks = [item.name for item in value.args[1] if isinstance(item, Ref)]
+    if len(masks) != 1 or program[masks[0]].dtype is not torch.bool:
+        return value
+    gone = next((s for s in value.shape if is_symbolic(s) and program.definers.get(s) == value.name), None)  # type: ignore[call-overload]
+    if gone is None:
+        return value
+    stays = kept_by.setdefault(masks[0], gone)
+    if stays == gone:
+        return value
+    sizes[gone] = stays
+    del program.definers[gone]  # type: ignore[arg-type]
+    if value.stage is Stage.STRUCT and program[program.definers[stays]].stage is not Stage.STRUCT:  # type: ignore[index]
+        program.definers[stays] = value.name  # type: ignore[index]
+    return _rewrite(value, {}, sizes)
 
 
 def _leaf(leaf: Any, mapping: dict[str, str], sizes: dict[sympy.Expr, sympy.Expr]) -> Any:

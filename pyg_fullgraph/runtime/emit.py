@@ -20,7 +20,7 @@ from torch import Tensor
 from pyg_fullgraph import ops
 from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, map_args, refs_of
 from pyg_fullgraph.ir.program import is_symbolic
-from pyg_fullgraph.runtime.evaluate import ATTENTION, edge_weight
+from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 
 aten = torch.ops.aten
 
@@ -154,7 +154,7 @@ class _Emitter:
             for position, arg in enumerate(value.args)
         ]
         kwargs = {key: self._render(arg, context, value, None) for key, arg in value.kwargs.items()}
-        target = value.target
+        target = callee(value)
         if direct:
             out = _out_overload(value)
             if out is not None:

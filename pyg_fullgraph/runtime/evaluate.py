@@ -35,8 +35,15 @@ def evaluate(value: Value, lookup: Lookup, size_of: SizeOf) -> Any:
     if value.op == "aten":
         if value.target is None:
             return operator.getitem(*args)
-        return _call_sorted(value.target, *args) if _wants_sorted(value.target) else value.target(*args, **kwargs)
+        return _call_sorted(value.target, *args) if _wants_sorted(value.target) else callee(value)(*args, **kwargs)
     return _WHOLE[value.op](value, size_of, *args, **kwargs)
+
+
+def callee(value: Value) -> Any:
+    """What to call for an `aten` value: views become reshapes, since real strides may differ from the traced ones."""
+    if value.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+        return torch.ops.aten.reshape.default
+    return value.target
 
 
 def _wants_sorted(target: Any) -> bool:

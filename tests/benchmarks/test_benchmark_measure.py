@@ -75,6 +75,13 @@ def test_bandwidth_is_plausible() -> None:
     assert 1e8 < measure.measured_bandwidth(1 << 22, repeat=2) < 1e13
 
 
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert measure.busy() is None
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    assert "neither seconds nor ratios" in str(measure.busy())
+
+
 def test_results_are_dated_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     first = measure.save_result("question", {"size": 3}, [{"peer": "a", "seconds": 0.5}])

@@ -1,12 +1,13 @@
 """About 120 layers and models, built as torch_geometric's own tests build them, each replayable on any graph.
 
-`Case.build()` gives the module in eval mode with fixed weights; `Case.make_inputs((num_nodes, edge_index))` gives the
-arguments of its forward for that graph. `kind` is conv, model, user or hetero. `refused` says why a case must raise
-`CaptureError`.
+`Case.build()` gives the module in eval mode with fixed weights; `Case.make_inputs((num_nodes, edge_index))`
+gives the arguments of its forward for that graph. `kind` is conv, model, user or hetero. `refused` says why
+a case must raise `CaptureError`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ def sorted_by_destination(edge_index: Tensor) -> Tensor:
     return edge_index[:, edge_index[1].argsort(stable=True)]
 
 
-# What forwards take beside x and edge_index: name -> (num_nodes, num_edges) -> value --------------------------------
+# What forwards take beside x and edge_index: name -> (num_nodes, num_edges) -> value --------------
 
 _EXTRAS: dict[str, Callable[[int, int], Any]] = {
     "edge_weight": lambda n, e: torch.rand(e, generator=_generator(e, 1)) + 0.1,
@@ -117,6 +118,15 @@ def sorted_plain(graph: GraphLike) -> Inputs:
     return (features(graph[0]), sorted_by_destination(graph[1])), {}
 
 
+def ring(graph: GraphLike) -> Inputs:
+    """A cycle added, so that no node is without in-edges: the median of torch_geometric fails on a first
+    empty row.
+    """
+    n, edge_index = graph
+    cycle = torch.stack([torch.arange(n), (torch.arange(n) + 1) % n])
+    return (features(n), torch.cat([edge_index, cycle], dim=1)), {}
+
+
 def signed(graph: GraphLike) -> Inputs:
     n, edge_index = graph
     return (features(n), edge_index, edge_index.flip(0)[:, ::2].contiguous()), {}
@@ -150,7 +160,7 @@ def mesh(graph: GraphLike) -> Inputs:
     return (features(n), torch.stack([around, torch.arange(n).repeat_interleave(4)])), {}
 
 
-# Heterogeneous graphs ------------------------------------------------------------------------------------------------
+# Heterogeneous graphs -----------------------------------------------------------------------------
 
 
 def hetero_parts(graph: GraphLike) -> tuple[dict[str, Tensor], dict[tuple[str, str, str], Tensor]]:
@@ -196,12 +206,12 @@ def relational_ids(graph: GraphLike) -> Inputs:
     return (torch.arange(n) % 32, edge_index, _EXTRAS["edge_type"](n, edge_index.size(1))), {}
 
 
-# The table -----------------------------------------------------------------------------------------------------------
+# The table ----------------------------------------------------------------------------------------
 
 
 def _mlp(*widths: int) -> torch.nn.Sequential:
     layers: list[torch.nn.Module] = []
-    for left, right in zip(widths, widths[1:], strict=False):
+    for left, right in itertools.pairwise(widths):
         layers += [torch.nn.Linear(left, right), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
 
@@ -215,7 +225,10 @@ PNA_ARGS: dict[str, Any] = {
 
 
 def _conv(
-    case_id: str, build: Callable[[], torch.nn.Module], inputs: Callable[[GraphLike], Inputs] | None = None, **more: Any
+    case_id: str,
+    build: Callable[[], torch.nn.Module],
+    inputs: Callable[[GraphLike], Inputs] | None = None,
+    **more: Any,
 ) -> Case:
     return Case(case_id, build, inputs or plain(), "conv", **more)
 
@@ -230,13 +243,15 @@ CONVS = [
     _conv("GCNConv-improved-t2s", lambda: gnn.GCNConv(F_IN, F_OUT, improved=True, flow="target_to_source")),
     _conv("GCNConv-decomposed", lambda: gnn.GCNConv(F_IN, F_OUT, decomposed_layers=2)),
     _conv("ChebConv", lambda: gnn.ChebConv(F_IN, F_OUT, K=3)),
-    _conv("ChebConv-weight-rw", lambda: gnn.ChebConv(F_IN, F_OUT, K=3, normalization="rw"), plain("edge_weight")),
+    _conv(
+        "ChebConv-weight-rw", lambda: gnn.ChebConv(F_IN, F_OUT, K=3, normalization="rw"), plain("edge_weight")
+    ),
     _conv("SAGEConv", lambda: gnn.SAGEConv(F_IN, F_OUT)),
     _conv("SAGEConv-max-project", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="max", project=True)),
     _conv("SAGEConv-bipartite", lambda: gnn.SAGEConv((F_IN, F_IN), F_OUT), bipartite),
     _conv("SAGEConv-normalize", lambda: gnn.SAGEConv(F_IN, F_OUT, normalize=True)),
     _conv("SAGEConv-softmax", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="softmax")),
-    _conv("SAGEConv-median", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="median"), needs_edges=True),
+    _conv("SAGEConv-median", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="median"), ring, needs_edges=True),
     _conv("SAGEConv-lstm", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="lstm"), sorted_plain, needs_edges=True),
     _conv("SAGEConv-mean+std+mul", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr=["mean", "std", "mul"])),
     _conv("GraphConv", lambda: gnn.GraphConv(F_IN, F_OUT)),
@@ -247,12 +262,20 @@ CONVS = [
     _conv("GATConv-mean", lambda: gnn.GATConv(F_IN, F_OUT, heads=3, concat=False)),
     _conv("GATConv-edge", lambda: gnn.GATConv(F_IN, F_OUT, heads=2, edge_dim=F_EDGE), plain("edge_attr")),
     _conv("GATConv-noloops", lambda: gnn.GATConv(F_IN, F_OUT, heads=2, add_self_loops=False)),
-    _conv("GATConv-bipartite", lambda: gnn.GATConv((F_IN, 6), F_OUT, heads=2, add_self_loops=False), bipartite_narrow),
+    _conv(
+        "GATConv-bipartite",
+        lambda: gnn.GATConv((F_IN, 6), F_OUT, heads=2, add_self_loops=False),
+        bipartite_narrow,
+    ),
     _conv("GATConv-residual", lambda: gnn.GATConv(F_IN, F_OUT, heads=2, residual=True)),
     _conv("GATv2Conv", lambda: gnn.GATv2Conv(F_IN, F_OUT, heads=2)),
     _conv("GATv2Conv-edge", lambda: gnn.GATv2Conv(F_IN, F_OUT, heads=2, edge_dim=F_EDGE), plain("edge_attr")),
     _conv("TransformerConv", lambda: gnn.TransformerConv(F_IN, F_OUT, heads=2, beta=True)),
-    _conv("TransformerConv-edge", lambda: gnn.TransformerConv(F_IN, F_OUT, 2, edge_dim=F_EDGE), plain("edge_attr")),
+    _conv(
+        "TransformerConv-edge",
+        lambda: gnn.TransformerConv(F_IN, F_OUT, 2, edge_dim=F_EDGE),
+        plain("edge_attr"),
+    ),
     _conv("AGNNConv", lambda: gnn.AGNNConv()),
     _conv("TAGConv", lambda: gnn.TAGConv(F_IN, F_OUT)),
     _conv("GINConv", lambda: gnn.GINConv(_mlp(F_IN, F_OUT, F_OUT), train_eps=True)),
@@ -278,7 +301,9 @@ CONVS = [
     _conv("EdgeConv", lambda: gnn.EdgeConv(_mlp(2 * F_IN, F_OUT))),
     _conv("PPFConv", lambda: gnn.PPFConv(_mlp(F_IN + 4, F_OUT)), of("x", "pos", "normal", "edge_index")),
     _conv("FeaStConv", lambda: gnn.FeaStConv(F_IN, F_OUT, heads=2)),
-    _conv("PointTransformerConv", lambda: gnn.PointTransformerConv(F_IN, F_OUT), of("x", "pos", "edge_index")),
+    _conv(
+        "PointTransformerConv", lambda: gnn.PointTransformerConv(F_IN, F_OUT), of("x", "pos", "edge_index")
+    ),
     _conv("HypergraphConv", lambda: gnn.HypergraphConv(F_IN, F_OUT), hyper(False)),
     _conv(
         "HypergraphConv-attention",
@@ -286,20 +311,36 @@ CONVS = [
         hyper(True),
     ),
     _conv("LEConv", lambda: gnn.LEConv(F_IN, F_OUT), plain("edge_weight")),
-    _conv("PNAConv", lambda: gnn.PNAConv(F_IN, F_OUT, towers=2, edge_dim=F_EDGE, **PNA_ARGS), plain("edge_attr")),
+    _conv(
+        "PNAConv", lambda: gnn.PNAConv(F_IN, F_OUT, towers=2, edge_dim=F_EDGE, **PNA_ARGS), plain("edge_attr")
+    ),
     _conv("ClusterGCNConv", lambda: gnn.ClusterGCNConv(F_IN, F_OUT, diag_lambda=1.0)),
-    _conv("GENConv-softmax", lambda: gnn.GENConv(F_IN, F_OUT, "softmax", learn_t=True, edge_dim=F_EDGE), plain("edge_attr")),
+    _conv(
+        "GENConv-softmax",
+        lambda: gnn.GENConv(F_IN, F_OUT, "softmax", learn_t=True, edge_dim=F_EDGE),
+        plain("edge_attr"),
+    ),
     _conv("GENConv-powermean", lambda: gnn.GENConv(F_IN, F_OUT, "powermean", learn_p=True)),
-    _conv("GCN2Conv", lambda: gnn.GCN2Conv(F_IN, alpha=0.2, theta=0.5, layer=1), of("x", "x_0", "edge_index")),
+    _conv(
+        "GCN2Conv", lambda: gnn.GCN2Conv(F_IN, alpha=0.2, theta=0.5, layer=1), of("x", "x_0", "edge_index")
+    ),
     _conv("WLConv", lambda: gnn.WLConv(), of("labels", "edge_index"), refused="Python hash of data"),
     _conv("WLConvContinuous", lambda: gnn.WLConvContinuous(), plain("edge_weight")),
     _conv("FiLMConv", lambda: gnn.FiLMConv(F_IN, F_OUT)),
-    _conv("FiLMConv-relations", lambda: gnn.FiLMConv(F_IN, F_OUT, num_relations=RELATIONS), plain("edge_type")),
+    _conv(
+        "FiLMConv-relations", lambda: gnn.FiLMConv(F_IN, F_OUT, num_relations=RELATIONS), plain("edge_type")
+    ),
     _conv("SuperGATConv", lambda: gnn.SuperGATConv(F_IN, F_OUT, heads=2, attention_type="MX")),
     _conv("FAConv", lambda: gnn.FAConv(F_IN, eps=0.2), of("x", "x_0", "edge_index")),
-    _conv("EGConv", lambda: gnn.EGConv(F_IN, F_OUT, aggregators=["sum", "mean", "max", "symnorm"], num_heads=4)),
+    _conv(
+        "EGConv", lambda: gnn.EGConv(F_IN, F_OUT, aggregators=["sum", "mean", "max", "symnorm"], num_heads=4)
+    ),
     _conv("PDNConv", lambda: gnn.PDNConv(F_IN, F_OUT, F_EDGE, 6), plain("edge_attr")),
-    _conv("GeneralConv", lambda: gnn.GeneralConv(F_IN, F_OUT, F_EDGE, attention=True, heads=2), plain("edge_attr")),
+    _conv(
+        "GeneralConv",
+        lambda: gnn.GeneralConv(F_IN, F_OUT, F_EDGE, attention=True, heads=2),
+        plain("edge_attr"),
+    ),
     _conv(
         "HEATConv",
         lambda: gnn.HEATConv(F_IN, F_OUT, 2, RELATIONS, 4, F_EDGE, 4, heads=2),
@@ -336,7 +377,7 @@ def _basic(name: str, **options: Any) -> Callable[[], torch.nn.Module]:
     return lambda: getattr(gnn.models, name)(F_IN, 12, 3, F_OUT, **options)
 
 
-_NORMS = {
+_NORMS: dict[str, dict[str, Any]] = {
     "batch_norm": {},
     "layer_norm": {"mode": "node"},
     "layer_norm/graph": {"mode": "graph"},
@@ -344,9 +385,6 @@ _NORMS = {
     "pair_norm": {},
     "instance_norm": {},
     "diff_group_norm": {"groups": 3},
-    "mean_subtraction_norm": {},
-    "graph_size_norm": {},
-    "message_norm": None,
 }
 
 MODELS = [
@@ -357,10 +395,21 @@ MODELS = [
     Case("m.GraphSAGE-last", _basic("GraphSAGE", jk="last", act="prelu"), plain(), "model"),
     Case("m.GraphSAGE-lstm", _basic("GraphSAGE", jk="lstm", act="leaky_relu"), plain(), "model"),
     *(
-        Case(f"m.GraphSAGE-{norm}", _basic("GraphSAGE", norm=norm.split("/")[0], norm_kwargs=kw or None), plain(), "model")
+        Case(
+            f"m.GraphSAGE-{norm}",
+            _basic("GraphSAGE", norm=norm.split("/")[0], norm_kwargs=kw or None),
+            plain(),
+            "model",
+        )
         for norm, kw in _NORMS.items()
-        if kw is not None
     ),
+    Case(
+        "m.GraphSAGE-mean_subtraction",
+        lambda: _basic("GraphSAGE", norm=gnn.MeanSubtractionNorm())(),
+        plain(),
+        "model",
+    ),
+    Case("m.GraphSAGE-graph_size", lambda: _basic("GraphSAGE", norm=gnn.GraphSizeNorm())(), plain(), "model"),
     Case("m.GAT-act_first-bn", _basic("GAT", heads=2, act_first=True, norm="batch_norm"), plain(), "model"),
     Case("m.GAT-edge", _basic("GAT", heads=2, edge_dim=F_EDGE), plain("edge_attr", by_keyword=True), "model"),
     Case("m.GATv2", _basic("GAT", heads=2, v2=True, jk="cat"), plain(), "model"),
@@ -384,9 +433,19 @@ MODELS = [
         "model",
     ),
     Case("m.DeepGCN", lambda: user.deep_gcn(F_IN, 12), plain(), "model"),
-    Case("m.LabelPropagation", lambda: gnn.LabelPropagation(num_layers=2, alpha=0.9), of("x", "edge_index"), "model"),
+    Case(
+        "m.LabelPropagation",
+        lambda: gnn.LabelPropagation(num_layers=2, alpha=0.9),
+        of("x", "edge_index"),
+        "model",
+    ),
     Case("m.CorrectAndSmooth", lambda: user.Smoother(), plain(), "model"),
-    Case("m.NeuralFingerprint", lambda: gnn.models.NeuralFingerprint(F_IN, 12, F_OUT, 2), plain("batch"), "model"),
+    Case(
+        "m.NeuralFingerprint",
+        lambda: gnn.models.NeuralFingerprint(F_IN, 12, F_OUT, 2),
+        plain("batch"),
+        "model",
+    ),
     Case("m.LightGCN-rows", lambda: user.LightRows(), plain(), "model"),
     Case("m.GraphClassifier", lambda: user.GraphClassifier(F_IN, 12, F_OUT), plain("batch"), "model"),
     Case(
@@ -405,7 +464,13 @@ USERS = [
     Case("u.EdgeUpdate", lambda: user.EdgeStates(F_IN, F_EDGE, F_OUT), plain("edge_attr"), "user"),
     Case("u.RawScatter", lambda: user.RawScatter(F_IN, F_OUT), plain(), "user"),
     Case("u.InPlace", lambda: user.InPlace(F_IN, F_OUT), plain(), "user"),
-    Case("u.SparseMM", lambda: user.SparseMM(F_IN, F_OUT), plain(), "user", refused="torch.sparse inside forward"),
+    Case(
+        "u.SparseMM",
+        lambda: user.SparseMM(F_IN, F_OUT),
+        plain(),
+        "user",
+        refused="torch.sparse inside forward",
+    ),
     Case("u.DataDependent", lambda: user.DataDependent(F_IN, F_OUT), plain(), "user", refused="if on data"),
     Case("u.VirtualNode", lambda: user.VirtualNode(F_IN, 12, F_OUT), plain(), "user"),
     Case("u.APPNP", lambda: user.APPNPNet(F_IN, 12, F_OUT), plain(), "user"),
@@ -433,7 +498,9 @@ BY_ID = {case.id: case for case in CASES}
 #: The graph every case is traced on: self-loops, duplicate edges, an isolated node (the last).
 TRACE_GRAPH: GraphLike = (
     9,
-    torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 2, 2, 5, 7, 1, 1], [1, 0, 3, 2, 5, 6, 7, 6, 0, 1, 2, 7, 0, 3, 4, 4]]),
+    torch.tensor(
+        [[0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 2, 2, 5, 7, 1, 1], [1, 0, 3, 2, 5, 6, 7, 6, 0, 1, 2, 7, 0, 3, 4, 4]]
+    ),
 )
 
 
@@ -458,4 +525,4 @@ def module_of(case: Case) -> torch.nn.Module:
     return module
 
 
-__all__ = ["BY_ID", "CASES", "Case", "TRACE_GRAPH", "module_of", "replay_graph"]
+__all__ = ["BY_ID", "CASES", "TRACE_GRAPH", "Case", "module_of", "replay_graph"]

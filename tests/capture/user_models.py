@@ -1,4 +1,6 @@
-"""Models as users write them: skips, edge states, raw scatters, in-place writes, whole Data objects, sampled layers."""
+"""Models as users write them: skips, edge states, raw scatters, in-place writes, whole Data objects, sampled
+layers.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class CustomMP(gnn.MessagePassing):
         row = degree(edge_index[1], x.size(0)).clamp(min=1).rsqrt()
         return self.propagate(edge_index, x=x, edge_attr=edge_attr, norm=row, size=None)
 
-    def message(self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor, norm_j: Tensor, index: Tensor, size_i: int) -> Tensor:
+    def message(
+        self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor, norm_j: Tensor, index: Tensor, size_i: int
+    ) -> Tensor:
         m = torch.tanh(self.msg(torch.cat([x_i, x_j, edge_attr], dim=-1)))
         alpha = softmax(self.score(m), index, num_nodes=size_i)
         return alpha * m * norm_j.view(-1, 1)
@@ -252,7 +256,11 @@ class Temporal(Module):
 class GraphClassifier(Module):
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.lin = gnn.GraphConv(width, hidden), gnn.GraphConv(hidden, hidden), Linear(2 * hidden, out)
+        self.conv1, self.conv2, self.lin = (
+            gnn.GraphConv(width, hidden),
+            gnn.GraphConv(hidden, hidden),
+            Linear(2 * hidden, out),
+        )
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, batch_size: int | None = None) -> Tensor:
         x = self.conv2(self.conv1(x, edge_index).relu(), edge_index).relu()
@@ -270,7 +278,9 @@ class Smoother(Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         inverse = degree(edge_index[1], x.size(0)).clamp(min=1).pow(-0.5)
         weight = inverse[edge_index[0]] * inverse[edge_index[1]]
-        return self.propagation(x.softmax(dim=-1), edge_index, edge_weight=weight, post_step=lambda y: y.clamp(0, 1))
+        return self.propagation(
+            x.softmax(dim=-1), edge_index, edge_weight=weight, post_step=lambda y: y.clamp(0, 1)
+        )
 
 
 class LightRows(Module):
@@ -296,7 +306,11 @@ def deep_gcn(width: int, hidden: int) -> Module:
             self.lin = Linear(width, hidden)
             self.layers = torch.nn.ModuleList(
                 gnn.DeepGCNLayer(
-                    gnn.GENConv(hidden, hidden), torch.nn.LayerNorm(hidden), torch.nn.ReLU(), block, dropout=0.1
+                    gnn.GENConv(hidden, hidden),
+                    torch.nn.LayerNorm(hidden),
+                    torch.nn.ReLU(),
+                    block,
+                    dropout=0.1,
                 )
                 for block in ("res+", "res", "plain")
             )
@@ -310,7 +324,7 @@ def deep_gcn(width: int, hidden: int) -> Module:
     return Deep()
 
 
-# Heterogeneous ------------------------------------------------------------------------------------------------------
+# Heterogeneous ------------------------------------------------------------------------------------
 
 
 class _HomogeneousSAGE(Module):
@@ -355,7 +369,10 @@ class HeteroNet(Module):
             rev: gnn.GATConv((width, width), 12, add_self_loops=False),
         }
         self.convs = torch.nn.ModuleList(
-            [gnn.HeteroConv(first), gnn.HeteroConv({k: gnn.SAGEConv((12, 12), 12) for k in metadata[1]}, aggr="max")]
+            [
+                gnn.HeteroConv(first),
+                gnn.HeteroConv({k: gnn.SAGEConv((12, 12), 12) for k in metadata[1]}, aggr="max"),
+            ]
         )
         self.lin = Linear(12, out)
 

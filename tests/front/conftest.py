@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from front_doubles import EagerEngine, make_data
 from torch_geometric.data import Data
 
 from pyg_fullgraph.front.notes import ONCE
+from tests.front.front_doubles import EagerEngine, make_data
 
 
 @pytest.fixture

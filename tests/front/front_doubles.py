@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch_geometric.data import Data
 
+from pyg_fullgraph.capture.signature import bind
+from pyg_fullgraph.front.verify import Inputs, Verification, verify
+
 NUM_NODES, NUM_EDGES, COLUMNS = 40, 150, 6
 
 
@@ -29,24 +32,41 @@ class EagerEngine:
 
     built: ClassVar[list[EagerEngine]] = []
     wrong: ClassVar[float] = 0.0
-    hops: ClassVar[int | None] = None
     has_global_reduction: ClassVar[bool] = False
 
     def __init__(self, model: torch.nn.Module, **options: Any) -> None:
         self.model = model
         self.options = options
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.verify = "auto"
+        self.verification: Verification | None = None
+        self.notes: list[str] = []
         type(self).built.append(self)
 
-    def __call__(
-        self, *args: Any, nodes: Tensor | None = None, progress: bool = False, out: Any = None, **kwargs: Any
-    ) -> Any:
-        self.calls.append((args, {"nodes": nodes, "progress": progress, "out": out, **kwargs}))
+    def __call__(self, *args: Any, nodes: Tensor | None = None, progress: bool = False, **kwargs: Any) -> Any:
+        self.calls.append((args, {"nodes": nodes, "progress": progress, **kwargs}))
+        result = self.run(*args, **kwargs)
+        if nodes is not None:
+            result = pytree.tree_map_only(Tensor, lambda tensor: tensor[nodes], result)
+        if self.verify == "always" or (self.verify == "auto" and self.verification is None):
+            signature, tensors = bind(self.model, args, kwargs)
+            self.verification = verify(
+                Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call),
+                result,
+                forward=self.model,
+                engine=self.run,
+                hops=None,
+                global_reduction=self.has_global_reduction,
+                nodes=nodes,
+                name=type(self.model).__name__,
+            )
+        return result
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward, right or wrong."""
         with torch.no_grad():
             result = self.model(*args, **kwargs)
         if self.wrong:
             result = result.clone()
             result[:, 0] += self.wrong
-        if nodes is not None:
-            result = pytree.tree_map_only(Tensor, lambda tensor: tensor[nodes], result)
         return result

@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from front_doubles import COLUMNS, NUM_EDGES, NUM_NODES, EagerEngine, make_data
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.loader import CachedLoader, DataLoader, LinkNeighborLoader, NeighborLoader, NeighborSampler
+from torch_geometric.loader import (
+    CachedLoader,
+    DataLoader,
+    LinkNeighborLoader,
+    NeighborLoader,
+    NeighborSampler,
+)
 from torch_geometric.nn import GATConv, GCNConv, GINEConv, GraphConv, SAGEConv, Sequential, to_hetero
 from torch_geometric.nn.models import GAT, GCN, PNA, GraphSAGE
 
 from pyg_fullgraph.errors import FullGraphMismatch, InputError
 from pyg_fullgraph.front.run import Options, run
+from tests.front.front_doubles import COLUMNS, NUM_EDGES, NUM_NODES, EagerEngine, make_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*without a 'pyg-lib' installation:UserWarning")
 
 
 def loader_of(data: Data, cls: type = NeighborLoader, **options: Any) -> Any:
-    """A real loader. Without pyg-lib and torch-sparse it cannot be iterated, which proves that nobody does."""
+    """A real loader. Without pyg-lib and torch-sparse it cannot be iterated, which proves that nobody
+    does."""
     options = {"num_neighbors": [-1], "batch_size": 16, **options}
     return cls(data, **options)
 
 
 def sampler_of(data: Data, sizes: tuple[int, ...] = (-1,)) -> NeighborSampler:
-    """The older NeighborSampler; its constructor needs torch-sparse, so its fields are set as it would set them."""
+    """The older NeighborSampler; its constructor needs torch-sparse, so its fields are set as it would set
+    them."""
     sampler = NeighborSampler.__new__(NeighborSampler)
     torch.utils.data.DataLoader.__init__(sampler, list(range(NUM_NODES)), batch_size=16)
     sampler.__dict__.update(edge_index=data.edge_index, sizes=list(sizes), num_nodes=NUM_NODES, __val__=None)
@@ -52,7 +61,8 @@ class Rows:
 
 
 class Blocks(torch.nn.Module):
-    """The examples' GraphSAGE over sampled blocks: `forward(x, adjs)`, and an inference() without the softmax."""
+    """The examples' GraphSAGE over sampled blocks: `forward(x, adjs)`, and an inference() without the
+    softmax."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,14 +164,17 @@ SHAPES: dict[str, Callable[[Data, Any], tuple[tuple[Any, ...], dict[str, Any]]]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_call_shape_gives_forward(shape: str, model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
+def test_every_call_shape_gives_forward(
+    shape: str, model: GraphSAGE, data: Data, engine: type[EagerEngine]
+) -> None:
     args, kwargs = SHAPES[shape](data, loader_of(data))
     assert torch.equal(infer(model, *args, engine=engine, **kwargs), model(data.x, data.edge_index))
     assert len(engine.built) == 1
 
 
 def test_the_loader_cannot_be_iterated_here(data: Data) -> None:
-    """If this fails, a sampler was installed, and the other tests no longer prove that loaders are not iterated."""
+    """If this fails, a sampler was installed, and the other tests no longer prove that loaders are not
+    iterated."""
     if sampler_installed():
         pytest.skip("a sampler is installed")
     with pytest.raises(ImportError, match="NeighborSampler"):
@@ -252,7 +265,9 @@ def test_a_batch_of_graphs(data: Data, engine: type[EagerEngine]) -> None:
     engine.has_global_reduction = True
     batch = Batch.from_data_list([data, make_data(seed=1)])
     model = GCN(COLUMNS, 8, 2, 3, norm="graph_norm").eval()
-    assert torch.equal(infer(model, batch, engine=engine), model(batch.x, batch.edge_index, batch=batch.batch))
+    assert torch.equal(
+        infer(model, batch, engine=engine), model(batch.x, batch.edge_index, batch=batch.batch)
+    )
 
 
 def test_hetero_data_reaches_to_hetero_models() -> None:
@@ -268,7 +283,7 @@ def test_hetero_data_reaches_to_hetero_models() -> None:
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-# ---- edge arguments ---------------------------------------------------------------------------------------------
+# ---- edge arguments ----------------------------------------------------------------------------------------
 
 
 def test_edge_weight_is_passed_where_forward_takes_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -288,7 +303,10 @@ def test_edge_weight_is_passed_where_forward_takes_it(caplog: pytest.LogCaptureF
     [
         pytest.param(GraphSAGE(COLUMNS, 8, 2, 3), id="no weights in the layer"),
         pytest.param(GAT(COLUMNS, 8, 2, 3), id="no edge_dim"),
-        pytest.param(PNA(COLUMNS, 8, 2, 3, aggregators=["mean"], scalers=["identity"], deg=torch.ones(9).long()), id="PNA"),
+        pytest.param(
+            PNA(COLUMNS, 8, 2, 3, aggregators=["mean"], scalers=["identity"], deg=torch.ones(9).long()),
+            id="PNA",
+        ),
     ],
 )
 def test_edge_arguments_the_layers_do_not_use_are_left_out(model: torch.nn.Module) -> None:
@@ -308,7 +326,9 @@ def test_edge_attr_is_passed_to_layers_built_for_it() -> None:
 def test_missing_edge_attr_names_the_layer_and_what_there_is() -> None:
     data = make_data(weights=True)
     model = GAT(COLUMNS, 8, 2, 3, edge_dim=5).eval()
-    with pytest.raises(InputError, match=r"GATConv 'convs.0' \(edge_dim=5\).*edge_weight \[150\].*Set data.edge_attr"):
+    with pytest.raises(
+        InputError, match=r"GATConv 'convs.0' \(edge_dim=5\).*edge_weight \[150\].*Set data.edge_attr"
+    ):
         infer(model, data)
     assert torch.equal(infer(model, data, edge_attr=None), model(data.x, data.edge_index))
 
@@ -342,7 +362,7 @@ def test_per_edge_rows_must_match() -> None:
         infer(GCN(COLUMNS, 8, 2, 3).eval(), make_data(), edge_weight=torch.rand(7))
 
 
-# ---- refusals and warnings --------------------------------------------------------------------------------------
+# ---- refusals and warnings ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first layer", "defined last, used first"])
@@ -397,22 +417,6 @@ class Untouched(EagerEngine):
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return torch.zeros(NUM_NODES, 3)
 
-    hops = 0
-
-
-@pytest.fixture(autouse=True)
-def _no_verification_for_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyg_fullgraph.front import run as module
-
-    original = module.verify_result
-
-    def verify_result(prepared: Any, engine: Any, *rest: Any) -> Any:
-        if isinstance(engine, Untouched):
-            return module.Verification("none", reason="a double")
-        return original(prepared, engine, *rest)
-
-    monkeypatch.setattr(module, "verify_result", verify_result)
-
 
 def test_training_mode_is_refused_or_left_for_the_call(model: GraphSAGE, data: Data) -> None:
     expected = model(data.x, data.edge_index)
@@ -430,13 +434,17 @@ def test_training_mode_is_refused_or_left_for_the_call(model: GraphSAGE, data: D
     ("options", "text"),
     [
         pytest.param({"shuffle": True}, "output rows are in node order", id="shuffle"),
-        pytest.param({"num_neighbors": [10, 5]}, r"num_neighbors=\[10, 5\]: neighbours are not sampled", id="fan-out"),
+        pytest.param(
+            {"num_neighbors": [10, 5]}, r"num_neighbors=\[10, 5\]: neighbours are not sampled", id="fan-out"
+        ),
         pytest.param({"drop_last": True}, "every node gets its row", id="drop_last"),
         pytest.param({"transform": lambda data: data}, "transform", id="transform"),
         pytest.param({"input_nodes": torch.arange(5)}, "pass nodes=", id="subset"),
     ],
 )
-def test_settings_of_the_loader_that_are_not_followed(options: dict[str, Any], text: str, model: GraphSAGE, data: Data) -> None:
+def test_settings_of_the_loader_that_are_not_followed(
+    options: dict[str, Any], text: str, model: GraphSAGE, data: Data
+) -> None:
     with pytest.warns(UserWarning, match=text):
         result = infer(model, loader_of(data, **options))
     assert torch.equal(result, model(data.x, data.edge_index))
@@ -458,7 +466,10 @@ def test_times_per_seed_are_refused(model: GraphSAGE, data: Data) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Data], tuple[tuple[Any, ...], dict[str, Any]]], str]] = {
     "no graph": (lambda d: ((d.x,), {}), "needs 'edge_index', but no graph was passed"),
-    "no features": (lambda d: ((Data(edge_index=d.edge_index, num_nodes=NUM_NODES),), {}), "needs node features 'x'"),
+    "no features": (
+        lambda d: ((Data(edge_index=d.edge_index, num_nodes=NUM_NODES),), {}),
+        "needs node features 'x'",
+    ),
     "two graphs": (lambda d: ((d, d), {}), "second graph"),
     "unknown keyword": (lambda d: ((d,), {"edge_wieght": d.x}), "'edge_wieght' is neither an argument"),
     "unknown type": (lambda d: ((d, object()), {}), "type object was not understood"),
@@ -492,7 +503,7 @@ def test_the_model_must_be_a_model(data: Data) -> None:
         infer(data, data)
 
 
-# ---- results, options, engines ----------------------------------------------------------------------------------
+# ---- results, options, engines -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -507,11 +518,25 @@ def test_nodes_restrict_the_rows(nodes: Any, model: GraphSAGE, data: Data) -> No
 
 
 def test_options_reach_the_engine(model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
-    infer(model, data, "cpu", "cpu", True, engine=engine, threads=3, compile_rows=True, fallback="eager", out="there")
+    infer(model, data, "cpu", "cpu", True, engine=engine, threads=3, home="mapped", fallback="eager")
     (built,) = engine.built
-    assert built.options == {"threads": 3, "compile_rows": True, "fallback": "eager", "verify": "off"}
+    assert built.options == {"threads": 3, "home": "mapped", "fallback": "eager"}
     assert built.calls[0][1]["progress"] is True
-    assert built.calls[0][1]["out"] == "there"
+
+
+def test_out_is_a_tensor_or_a_file(model: GraphSAGE, data: Data, tmp_path: Path) -> None:
+    expected = model(data.x, data.edge_index)
+    out = torch.empty(NUM_NODES, 3)
+    assert infer(model, data, out=out) is out
+    assert torch.equal(out, expected)
+    for name in ("rows.npy", "rows.pt"):
+        assert torch.equal(infer(model, data, out=tmp_path / name), expected)
+    assert np.array_equal(np.load(tmp_path / "rows.npy"), expected.detach().numpy())
+    assert torch.equal(torch.load(tmp_path / "rows.pt"), expected)
+    with pytest.raises(InputError, match="out= has shape"):
+        infer(model, data, out=torch.empty(3))
+    with pytest.raises(InputError, match=r"must end in .npy or .pt"):
+        infer(model, data, out="rows.csv")
 
 
 def test_engines_are_kept_per_model_and_options(data: Data, engine: type[EagerEngine]) -> None:
@@ -549,12 +574,16 @@ def test_sparse_features_are_made_dense(model: GraphSAGE, data: Data) -> None:
     assert torch.equal(infer(model, data), expected)
 
 
-# ---- verification -----------------------------------------------------------------------------------------------
+# ---- verification ------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_engine_is_caught_at_the_first_call(model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
+def test_a_wrong_engine_is_caught_at_the_first_call(
+    model: GraphSAGE, data: Data, engine: type[EagerEngine]
+) -> None:
     engine.wrong = 0.1
-    with pytest.raises(FullGraphMismatch, match=r"node \d+, column 0: pyg_fullgraph gives .*GraphSAGE.forward"):
+    with pytest.raises(
+        FullGraphMismatch, match=r"node \d+, column 0: pyg_fullgraph gives .*GraphSAGE.forward"
+    ):
         infer(model, data, engine=engine)
     assert infer(model, data, engine=engine, verify=False).shape == (NUM_NODES, 3)
 
@@ -590,7 +619,12 @@ def torch_geometric_cached() -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: GATConv(COLUMNS, 3), lambda: GraphConv(COLUMNS, 3), lambda: GCNConv(COLUMNS, 3), lambda: SAGEConv(COLUMNS, 3)],
+    [
+        lambda: GATConv(COLUMNS, 3),
+        lambda: GraphConv(COLUMNS, 3),
+        lambda: GCNConv(COLUMNS, 3),
+        lambda: SAGEConv(COLUMNS, 3),
+    ],
     ids=["GATConv", "GraphConv", "GCNConv", "SAGEConv"],
 )
 def test_a_single_layer_is_a_model(make: Callable[[], torch.nn.Module], data: Data) -> None:

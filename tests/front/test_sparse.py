@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from front_doubles import COLUMNS, NUM_NODES, EagerEngine
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.nn import (
@@ -29,6 +28,7 @@ from torch_geometric.utils import coalesce, remove_self_loops
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front.run import Options, run
 from pyg_fullgraph.front.sparse import read_adjacency
+from tests.front.front_doubles import COLUMNS, NUM_NODES, EagerEngine
 
 LAYOUTS = ("coo", "csr", "csc")
 
@@ -134,7 +134,9 @@ def test_forward_data_with_adj_t() -> None:
 
     model = Net().eval()
     edge_index = edges()
-    data = Data(x=torch.randn(NUM_NODES, COLUMNS), adj_t=matrix(edge_index, torch.rand(edge_index.size(1)), "csr"))
+    data = Data(
+        x=torch.randn(NUM_NODES, COLUMNS), adj_t=matrix(edge_index, torch.rand(edge_index.size(1)), "csr")
+    )
     expected = model(data).detach()
     close(infer(model, data), expected)
     assert data.adj_t.layout == torch.sparse_csr
@@ -172,7 +174,11 @@ def test_self_loops_under_gcn_norm_are_refused(kind: str) -> None:
     x = torch.randn(NUM_NODES, COLUMNS)
     with pytest.raises(InputError, match=r"has 2 self-loops, and GCNConv 'convs.0' adds its own"):
         infer(GCN(COLUMNS, 8, 2, 3).eval(), x, adj_t)
-    for model in (GraphSAGE(COLUMNS, 8, 2, 3).eval(), GATConv(COLUMNS, 3).eval(), GCNConv(COLUMNS, 3, normalize=False).eval()):
+    for model in (
+        GraphSAGE(COLUMNS, 8, 2, 3).eval(),
+        GATConv(COLUMNS, 3).eval(),
+        GCNConv(COLUMNS, 3, normalize=False).eval(),
+    ):
         close(infer(model, x, adj_t), model(x, adj_t).detach())
 
 
@@ -198,7 +204,8 @@ class SparseTensor:
 @pytest.mark.parametrize("weighted", [False, True], ids=["no values", "values"])
 @pytest.mark.parametrize("layer", [*LAYERS, *UNWEIGHTED])
 def test_sparse_tensor_values_weight_or_are_dropped(layer: str, weighted: bool) -> None:
-    """PyG's own path needs torch-sparse; its meaning is edge_weight=value, and no weights for SAGE and GIN."""
+    """PyG's own path needs torch-sparse; its meaning is edge_weight=value, and no weights for SAGE and
+    GIN."""
     model = {**LAYERS, **UNWEIGHTED}[layer]().eval()
     edge_index = edges()
     value = torch.rand(edge_index.size(1)) if weighted else None

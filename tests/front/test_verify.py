@@ -12,7 +12,7 @@ from torch_geometric.nn.models import GCN
 
 from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.verify import Inputs, Verification, in_neighborhood, small_subgraph, verify
-from graphs import NASTY
+from tests.graphs import NASTY
 
 COLUMNS = 5
 
@@ -142,7 +142,9 @@ def test_the_message_names_node_column_values_and_tolerance() -> None:
         verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2, name="Net", seeds=300)
     text = str(error.value)
     node = int(text.split()[1].rstrip(","))
-    assert text.startswith(f"node {node}, column 1: pyg_fullgraph gives {float(output[node, 1]):.6g}, Net.forward")
+    assert text.startswith(
+        f"node {node}, column 1: pyg_fullgraph gives {float(output[node, 1]):.6g}, Net.forward"
+    )
     assert "more than the tolerance" in text and "300 of 900" in text and "explain" in text
 
 
@@ -159,7 +161,10 @@ def test_unknown_depth_follows_all_edges() -> None:
     x, edge_index = random_graph(60, 300)
     model = Recorded(Net().eval())
     output = model(x, edge_index)
-    assert verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=None).how == "neighbourhood"
+    assert (
+        verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=None).how
+        == "neighbourhood"
+    )
 
 
 def test_rows_of_asked_nodes() -> None:

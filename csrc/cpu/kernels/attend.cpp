@@ -284,19 +284,30 @@ struct Attend {
     sum(span, e0, e1, buffer, padded, out);
   }
 
-  void stats(int64_t r, int64_t e0, int64_t e1, A* into) const {
+  // A part of a row: its stats, and with a value the sum under weights not yet divided.
+  void part(int64_t r, int64_t e0, int64_t e1, A* stats, void* partial) {
     scores(args, r, e0, e1, buffer);
-    softmax_stats(buffer, e1 - e0, padded, into, into + padded);
-  }
-
-  void part(int64_t r, int64_t e0, int64_t e1, const A* total, void* partial) {
-    scores(args, r, e0, e1, buffer);
-    softmax_given(buffer, e1 - e0, padded, total, total + padded);
-    if (args.value.data == nullptr) return write_weights(e0, e1);
+    softmax_stats(buffer, e1 - e0, padded, stats, stats + padded);
+    if (args.value.data == nullptr) return;
     span.raw = true;
     sum(span, e0, e1, buffer, padded, partial);
   }
+
+  // A part's weights, given the stats of the whole row.
+  void weights(int64_t r, int64_t e0, int64_t e1, const A* total) const {
+    scores(args, r, e0, e1, buffer);
+    softmax_given(buffer, e1 - e0, padded, total, total + padded);
+    write_weights(e0, e1);
+  }
 };
+
+// What a part's sums must be multiplied by when the row's maximum is `most`. Without a finite maximum anywhere the
+// softmax is NaN, as exp(-infinity + infinity) is.
+template <class A>
+FG_INLINE A rescale(A part_most, A most) {
+  if (part_most == -kInfinity<A> && most != -kInfinity<A>) return 0;
+  return exp_nonpositive<1>(broadcast<A, 1>(part_most - most))[0];
+}
 
 // The parts' maxima and sums -> the row's.
 template <class A>
@@ -306,11 +317,32 @@ void combine(const A* stats, int64_t parts, int64_t padded, A* total) {
     for (int64_t p = 0; p < parts; ++p) most = larger(most, stats[p * 2 * padded + h]);
     for (int64_t p = 0; p < parts; ++p) {
       const A* part = stats + p * 2 * padded + h;
-      sum += part[padded] * exp_nonpositive<1>(broadcast<A, 1>(part[0] - most))[0];
+      sum += part[padded] * rescale(part[0], most);
     }
     total[h] = most;
     total[padded + h] = sum + static_cast<A>(kEpsilon);
   }
+}
+
+// The parts' sums -> the row; `stats` is overwritten with each part's factors.
+template <class T>
+void merge(const AttendArgs& args, int64_t row, accum<T>* stats, const accum<T>* partials, int64_t parts,
+           accum<T>* total) {
+  using A = accum<T>;
+  const int64_t padded = padded_heads(args.dtype, args.heads);
+  combine(stats, parts, padded, total);
+  for (int64_t p = 0; p < parts; ++p)
+    for (int64_t h = 0; h < padded; ++h) {
+      A& factor = stats[p * 2 * padded + h];
+      factor = rescale(factor, total[h]) / total[padded + h];
+    }
+  T* out = static_cast<T*>(args.out) + row * args.out_stride;
+  for (int64_t h = 0; h < args.heads; ++h)
+    for (int64_t c = h * args.channels; c < (h + 1) * args.channels; ++c) {
+      A acc = 0;
+      for (int64_t p = 0; p < parts; ++p) acc += partials[p * args.width() + c] * stats[p * 2 * padded + h];
+      store<1>(out + c, broadcast<A, 1>(acc));
+    }
 }
 
 template <class F>
@@ -346,25 +378,30 @@ void attend_rows(const AttendArgs& args, int64_t r0, int64_t r1, void* scratch) 
   });
 }
 
-void attend_stats(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, void* stats, void* scratch) {
-  with_type(args.dtype, [&](auto type) {
-    using T = decltype(type);
-    Attend<T>(args, scratch).stats(row, e0, e1, static_cast<accum<T>*>(stats));
-  });
-}
-
-void attend_combine(const AttendArgs& args, const void* stats, int64_t parts, void* total) {
-  with_type(args.dtype, [&](auto type) {
-    using A = accum<decltype(type)>;
-    combine(static_cast<const A*>(stats), parts, padded_heads(args.dtype, args.heads), static_cast<A*>(total));
-  });
-}
-
-void attend_part(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, const void* total, void* partial,
+void attend_part(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, void* stats, void* partial,
                  void* scratch) {
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
-    Attend<T>(args, scratch).part(row, e0, e1, static_cast<const accum<T>*>(total), partial);
+    Attend<T>(args, scratch).part(row, e0, e1, static_cast<accum<T>*>(stats), partial);
+  });
+}
+
+void attend_merge(const AttendArgs& args, int64_t row, void* stats, const void* partials, int64_t parts, void* total) {
+  with_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    using A = accum<T>;
+    A* into = static_cast<A*>(total);
+    if (args.value.data == nullptr)
+      combine(static_cast<const A*>(stats), parts, padded_heads(args.dtype, args.heads), into);
+    else
+      merge<T>(args, row, static_cast<A*>(stats), static_cast<const A*>(partials), parts, into);
+  });
+}
+
+void attend_weights(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, const void* total, void* scratch) {
+  with_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    Attend<T>(args, scratch).weights(row, e0, e1, static_cast<const accum<T>*>(total));
   });
 }
 

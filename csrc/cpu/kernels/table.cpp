@@ -16,9 +16,9 @@ void reduce_merge(const ReduceArgs&, int64_t, const void*, int64_t);
 int64_t attend_scratch(const AttendArgs&, int64_t);
 int64_t attend_stats_bytes(const AttendArgs&);
 void attend_rows(const AttendArgs&, int64_t, int64_t, void*);
-void attend_stats(const AttendArgs&, int64_t, int64_t, int64_t, void*, void*);
-void attend_combine(const AttendArgs&, const void*, int64_t, void*);
-void attend_part(const AttendArgs&, int64_t, int64_t, int64_t, const void*, void*, void*);
+void attend_part(const AttendArgs&, int64_t, int64_t, int64_t, void*, void*, void*);
+void attend_merge(const AttendArgs&, int64_t, void*, const void*, int64_t, void*);
+void attend_weights(const AttendArgs&, int64_t, int64_t, int64_t, const void*, void*);
 void copy_rows(char*, int64_t, const char*, int64_t, int64_t, const void*, int, int64_t, int64_t, int64_t);
 void repeat_rows(char*, int64_t, const char*, int64_t, int64_t, const int64_t*, int64_t, int64_t);
 float sum_lines(const char*, int64_t, const int32_t*, int64_t, int64_t, int64_t);
@@ -28,9 +28,9 @@ float sum_lines(const char*, int64_t, const int32_t*, int64_t, int64_t, int64_t)
 const Kernels* FG_JOIN(kernels_, FG_ISA)() {
   namespace isa = FG_ISA;
   static constexpr Kernels kernels = {
-      FG_QUOTE(FG_ISA),     isa::reduce_scratch, isa::reduce_rows,    isa::reduce_part,
+      FG_QUOTE(FG_ISA),     isa::reduce_scratch, isa::reduce_rows,        isa::reduce_part,
       isa::reduce_merge,    isa::attend_scratch, isa::attend_stats_bytes, isa::attend_rows,
-      isa::attend_stats,    isa::attend_combine, isa::attend_part,    isa::copy_rows,
+      isa::attend_part,     isa::attend_merge,   isa::attend_weights,     isa::copy_rows,
       isa::repeat_rows,     isa::sum_lines,
   };
   return &kernels;

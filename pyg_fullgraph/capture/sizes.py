@@ -1,0 +1,52 @@
+"""Integer arguments that are sizes of the graph (`num_nodes=`, `size=(N, M)`), so that they are not baked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyg_fullgraph.capture.arguments import Branch, Const, Path, SizeSlot
+from pyg_fullgraph.capture.spaces import type_key
+
+SIZE_NAMES = frozenset(
+    ["size", "num_nodes", "num_edges", "dim_size", "num_src_nodes", "num_dst_nodes", "num_src", "num_dst"]
+)
+
+
+def size_arguments(spec: Branch, sizes: dict[str, int]) -> tuple[Branch, list[tuple[str, int]]]:
+    """Turn integers that are sizes of the graph (`num_nodes=`, `size=(N, M)`) into `SizeSlot`s.
+
+    Returns:
+        The new tree, and `(name, value)` of every such integer that no tensor's size carries.
+    """
+    extra: list[tuple[str, int]] = []
+
+    def visit(node: Any) -> Any:
+        if isinstance(node, Branch):
+            return Branch(
+                node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template
+            )
+        if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
+            return _size_slot(node, sizes, extra)
+        return node
+
+    return visit(spec), extra
+
+
+def _names_a_size(path: Path) -> bool:
+    in_adjs = len(path) == 4 and str(path[0]).startswith("adj") and path[2] in (2, "size")
+    return in_adjs or any(isinstance(part, str) and part.removesuffix("_dict") in SIZE_NAMES for part in path)
+
+
+def _size_slot(node: Const, sizes: dict[str, int], extra: list[tuple[str, int]]) -> SizeSlot | Const:
+    key = type_key(node.path)
+    wanted = "E" if any(str(part) == "num_edges" for part in node.path) else "N"
+    typed = [f"{wanted}:{key}"] if isinstance(key, str) and key not in SIZE_NAMES else []
+    side = ["N:src", "N:dst"][node.path[-1] : node.path[-1] + 1] if node.path[-1] in (0, 1) else []
+    for name in [*typed, *side, *(n for n in sizes if n.startswith(wanted))]:
+        if sizes.get(name) == node.value:
+            return SizeSlot(name)
+    if str(node.path[0]).startswith("adj"):
+        return node  # the targets of a sampled layer: x[:size] wants a plain number
+    label = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in node.path)
+    extra.append((label, node.value))
+    return SizeSlot(label)

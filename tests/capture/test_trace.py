@@ -1,0 +1,251 @@
+"""Every case is traced on one small graph and replayed on a larger one; a trace leaves no mark on its
+model.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import pytest
+import torch
+import torch_geometric.nn as gnn
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
+
+from pyg_fullgraph.capture import Traced, bind, trace
+from pyg_fullgraph.capture.operators import OpaqueAggregation
+from pyg_fullgraph.errors import CaptureError, InputError
+from tests.capture.cases import BY_ID, CASES, TRACE_GRAPH, Case, module_of, replay_graph
+from tests.capture.replay import assert_equal, capture, eager, replay
+
+CAPTURED = [case for case in CASES if not case.refused]
+EMPTY = (5, torch.empty(2, 0, dtype=torch.long))
+ONE_NODE = (1, torch.tensor([[0], [0]]))
+SMALL = [
+    "GCNConv",
+    "SAGEConv",
+    "GATConv",
+    "GINConv",
+    "TransformerConv",
+    "RGCNConv",
+    "m.GCN",
+    "m.GAT-act_first-bn",
+]
+
+
+def trace_case(case: Case) -> tuple[torch.nn.Module, Traced]:
+    module = module_of(case)
+    args, kwargs = case.make_inputs(TRACE_GRAPH)
+    return module, capture(module, args, kwargs)
+
+
+def assert_functional(traced: Traced) -> None:
+    """No write, no assertion, no data-reading constant; every node says where it is from and what it is."""
+    for node in traced.graph.nodes:
+        if node.op != "call_function":
+            assert node.op in ("placeholder", "get_attr", "output")
+            continue
+        assert "val" in node.meta and node.meta["where"], node.format_node()
+        assert node.users or node.op == "output"
+        if isinstance(node.target, torch._ops.OpOverload):
+            written = [a for a in node.target._schema.arguments if a.alias_info and a.alias_info.is_write]
+            assert not written, node.target
+            name = node.target._schema.name
+            assert not name.endswith(("_like", "::empty", "::detach", "::alias")) and "assert" not in name
+            assert "::new_" not in name
+        else:
+            assert node.target in (
+                operator.getitem,
+                operator.add,
+                operator.mul,
+                operator.floordiv,
+            ) or callable(node.target)
+
+
+def assert_unpoisoned(module: torch.nn.Module) -> None:
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            for item in value if isinstance(value, (tuple, list)) else [value]:
+                assert not isinstance(item, (FakeTensor, torch.SymInt)), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("case", CAPTURED, ids=lambda case: case.id)
+def test_replays_on_a_larger_graph(case: Case) -> None:
+    module, traced = trace_case(case)
+    assert_functional(traced)
+    assert_unpoisoned(module)
+    assert not any("fixed to" in note for note in traced.model_notes)
+    args, kwargs = case.make_inputs(replay_graph())
+    got = replay(module, traced, args, kwargs)
+    assert_equal(got, eager(module_of(case), args, kwargs))
+    if case.id in SMALL:
+        for graph in (EMPTY, ONE_NODE):
+            args, kwargs = case.make_inputs(graph)
+            assert_equal(replay(module, traced, args, kwargs), eager(module, args, kwargs))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.refused], ids=lambda case: case.id)
+def test_refusal_names_the_line(case: Case) -> None:
+    module = module_of(case)
+    args, kwargs = case.make_inputs(TRACE_GRAPH)
+    with pytest.raises(CaptureError, match=r"\w+\.py:\d+ in \w+"):
+        capture(module, args, kwargs)
+    assert_unpoisoned(module)
+    eager(module, args, kwargs)
+
+
+def test_refusal_names_the_users_line() -> None:
+    module = module_of(BY_ID["u.DataDependent"])
+    code = type(module).forward.__code__
+    with pytest.raises(CaptureError) as caught:
+        capture(module, BY_ID["u.DataDependent"].make_inputs(TRACE_GRAPH)[0])
+    assert f"user_models.py:{code.co_firstlineno + 2} in DataDependent.forward" in str(caught.value)
+    assert "torch.where" in str(caught.value)
+
+
+def _gcn() -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    case = BY_ID["m.GCN"]
+    return module_of(case), case.make_inputs(TRACE_GRAPH)[0]
+
+
+def test_parameters_are_live() -> None:
+    module, args = _gcn()
+    traced = capture(module, args)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.5).add_(0.1)
+    assert_equal(replay(module, traced, args), eager(module, args))
+
+
+def test_where_and_layer_of_nodes() -> None:
+    module, args = _gcn()
+    nodes = [n for n in capture(module, args).graph.nodes if n.target is torch.ops.aten.mm.default]
+    assert [n.meta["layer"] for n in nodes] == ["convs.0.lin", "convs.1.lin", "convs.2.lin"]
+    assert all("linear.py" in n.meta["where"] and "Linear.forward" in n.meta["where"] for n in nodes)
+
+
+def test_structure_of_equal_layers_is_shared() -> None:
+    """Three layers look for self-loops in the same edges: one filter remains, and one size for its result."""
+    module, args = _gcn()
+    traced = capture(module, args)
+    filters = [n for n in traced.graph.nodes if n.target is torch.ops.aten.index.Tensor and None in n.args[1]]
+    assert len(filters) == 1
+    sizes = {
+        str(n.meta["val"].node.expr)
+        for n in traced.graph.nodes
+        if isinstance(n.meta.get("val"), torch.SymInt)
+    }
+    assert len(sizes) == 3  # nodes, kept edges, their sum
+
+
+def test_shared_parameters_are_one_input() -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = self.two = torch.nn.Linear(16, 16)
+            self.three = torch.nn.Linear(16, 16)
+            self.three.weight = self.one.weight
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.three(self.two(self.one(x)))[edge_index[0]]
+
+    module, args = Tied().eval(), _gcn()[1]
+    traced = capture(module, args)
+    assert len(traced.param_names) == 3
+    assert_equal(replay(module, traced, args), eager(module, args))
+
+
+def test_plain_tensor_attributes_are_live() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.tensor([2.0])
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return x[edge_index[0]] * self.scale
+
+    module, args = Scaled(), _gcn()[1]
+    module.eval()
+    traced = capture(module, args)
+    module.scale = torch.tensor([3.0])
+    assert_equal(replay(module, traced, args), eager(module, args))
+
+
+def test_warm_cache_is_not_baked() -> None:
+    case = BY_ID["APPNP-cached"]
+    module = module_of(case)
+    args, _ = case.make_inputs(TRACE_GRAPH)
+    eager(module, args)
+    warm = module._cached_edge_index
+    traced = capture(module, args)
+    assert module._cached_edge_index is warm and module.cached
+    assert any("cached=True" in note for note in traced.model_notes)
+    args, _ = case.make_inputs(replay_graph())
+    assert_equal(replay(module, traced, args), eager(module_of(case), args))
+
+
+def test_transductive_model_is_told_and_checked() -> None:
+    n, edge_index = TRACE_GRAPH
+    module = gnn.LINKX(n, 16, 8, 4, num_layers=2).eval()
+    traced = capture(module, (torch.randn(n, 16), edge_index))
+    assert traced.symbols["N"] == n
+    assert any("transductive" in note for note in traced.model_notes)
+    with pytest.raises(InputError, match="exactly 9 rows of N"):
+        traced.check({"N": 10, "E": 3})
+
+
+@pytest.mark.parametrize("case_id", ["SAGEConv-lstm", "SAGEConv-median"])
+def test_opaque_aggregation_is_one_node(case_id: str) -> None:
+    module, traced = trace_case(BY_ID[case_id])
+    handles = [n.target for n in traced.graph.nodes if isinstance(n.target, OpaqueAggregation)]
+    assert len(handles) == 1 and handles[0].module is module.aggr_module
+    assert handles[0].needs_max_num_elements == ("lstm" in case_id)
+
+
+def test_train_mode_is_refused() -> None:
+    module, args = _gcn()
+    module.train()
+    with pytest.raises(InputError, match=r"model\.eval\(\)"):
+        capture(module, args)
+
+
+def test_hooks_and_explain_mode_are_refused() -> None:
+    module = gnn.SAGEConv(16, 8).eval()
+    handle = module.register_message_forward_hook(lambda *_: None)
+    with pytest.raises(CaptureError, match="hooks"):
+        capture(module, _gcn()[1])
+    handle.remove()
+    module.explain = True
+    with pytest.raises(CaptureError, match="explain mode"):
+        capture(module, _gcn()[1])
+
+
+def test_lazy_model_is_refused() -> None:
+    with pytest.raises(InputError, match="lazy"):
+        capture(gnn.SAGEConv(-1, 8).eval(), _gcn()[1])
+
+
+def test_adapters_are_taken_down_after_an_error() -> None:
+    from torch_geometric.nn import dense
+    from torch_geometric.utils import _scatter
+
+    before = (dense.HeteroLinear.forward, torch.nn.LSTM.forward, torch.nn.GRUCell.forward)
+    with pytest.raises(CaptureError):
+        capture(module_of(BY_ID["u.DataDependent"]), _gcn()[1])
+    assert (dense.HeteroLinear.forward, torch.nn.LSTM.forward, torch.nn.GRUCell.forward) == before
+    assert "int" not in vars(_scatter) and not _scatter.is_compiling()
+
+
+def test_outputs_keep_their_tree() -> None:
+    _, traced = trace_case(BY_ID["u.Outputs"])
+    pair, nothing, listed = traced.outputs
+    assert type(pair).__name__ == "Pair" and set(pair.right) == {"edges", "alpha"} and nothing is None
+    assert all(isinstance(node, fx.Node) for node in (pair.left, pair.right["alpha"], listed[0]))
+
+
+def test_trace_takes_the_signature_of_another_call() -> None:
+    """The trace sees only the signature: nothing of the example's graph is in the program."""
+    module, args = _gcn()
+    signature, _ = bind(module, (torch.randn(2, 16), torch.zeros(2, 1, dtype=torch.long)), {})
+    assert_equal(replay(module, trace(module, signature), args), eager(module, args))
