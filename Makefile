@@ -17,6 +17,7 @@ export PYG_FULLGRAPH_DATA
 BIN := $(VENV)/bin
 STEP := scripts/step
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+BENCHMARKS := $(shell grep -l '__name__ == "__main__"' benchmarks/*.py 2>/dev/null)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
@@ -54,7 +55,7 @@ $(VENV)/.built: $(VENV)/.tools setup.py $(CPP)
 	@touch $@
 
 bench: setup ## run the benchmarks one after another (minutes)
-	@for file in benchmarks/bench_*.py; do $(STEP) "$$file" $(BIN)/python "$$file" || exit 1; done
+	@for file in $(BENCHMARKS); do $(STEP) "$$file" $(BIN)/python "$$file" || exit 1; done
 
 lint: setup ## ruff and clang-format, checking only
 	@$(STEP) "ruff check" $(BIN)/ruff check .

@@ -79,9 +79,7 @@ class InEdges:
         self.ptr = torch.zeros(num_nodes + 1, dtype=torch.int64)
         torch.cumsum(torch.bincount(edge_index[1], minlength=num_nodes), 0, out=self.ptr[1:])
         self.src = edge_index[0][edge_index[1].argsort(stable=True)]
-        self._local = torch.empty(
-            num_nodes, dtype=torch.int64
-        )  # scratch: global number -> number in the batch
+        self._local = torch.empty(num_nodes, dtype=torch.int64)  # scratch: global number -> number in the batch
 
     def all_of(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """All in-edges of ``nodes``: global source and the destination's place in ``nodes``, ``[e]`` each."""
@@ -221,9 +219,7 @@ def sampled_epoch(
             fetched.append(batch.numel())
     per_node = [taken / nodes.numel() for taken, nodes in zip(seconds, chosen)]
     counted = per_node[1:] or per_node
-    return SampledEpoch(
-        statistics.median(counted) * num_nodes, len(batches), len(counted), sum(fetched) / len(fetched)
-    )
+    return SampledEpoch(statistics.median(counted) * num_nodes, len(batches), len(counted), sum(fetched) / len(fetched))
 
 
 def sample_block(

@@ -127,9 +127,7 @@ def peak_extra_memory(run: Callable[[], Any], *, warm: Callable[[], Any] | None 
     return Peak(extra, result)
 
 
-def peak_extra_memory_apart(
-    build: Callable[..., Callable[[], Any]], *arguments: Any, runs: int = 1
-) -> list[Peak]:
+def peak_extra_memory_apart(build: Callable[..., Callable[[], Any]], *arguments: Any, runs: int = 1) -> list[Peak]:
     """Measures the peak extra memory of ``build(*arguments)()`` in a fresh process, run by run.
 
     A fresh process owes nothing to what ran before: neither freed memory it could reuse, nor thread pools.
@@ -145,9 +143,7 @@ def peak_extra_memory_apart(
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(
-        target=_measure_in_child, args=(sender, torch.get_num_threads(), build, arguments, runs)
-    )
+    child = context.Process(target=_measure_in_child, args=(sender, torch.get_num_threads(), build, arguments, runs))
     child.start()
     sender.close()
     try:
@@ -157,8 +153,7 @@ def peak_extra_memory_apart(
     except EOFError:
         child.join(10)
         raise RuntimeError(
-            f"The process that measures memory died (exit code {child.exitcode}; -9 usually means out of "
-            "memory)."
+            f"The process that measures memory died (exit code {child.exitcode}; -9 usually means out of memory)."
         ) from None
     finally:
         child.join(5)
@@ -264,10 +259,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     """Prints a table with aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * width for width in widths], *rows]:
-        cells = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ]
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
         print("  ".join(cells).rstrip())
 
 

@@ -167,11 +167,7 @@ def run_model(setting: Setting, arguments: argparse.Namespace, bandwidth: float)
         _add_traffic(rows[0], model, x, edge_index, bandwidth)
     if not arguments.no_sampled:
         rows.append(_sampled_row(setting, model, x, edge_index, timings.get(OURS)))
-    rows += [
-        {**asdict(setting), "peer": peer, "failed": why}
-        for peer, why in memory.items()
-        if isinstance(why, str)
-    ]
+    rows += [{**asdict(setting), "peer": peer, "failed": why} for peer, why in memory.items() if isinstance(why, str)]
     _print(setting, edge_index.size(1), rows)
     return rows
 
@@ -210,9 +206,7 @@ def _row(
     return row
 
 
-def _add_traffic(
-    row: dict[str, Any], model: nn.Module, x: Tensor, edge_index: Tensor, bandwidth: float
-) -> None:
+def _add_traffic(row: dict[str, Any], model: nn.Module, x: Tensor, edge_index: Tensor, bandwidth: float) -> None:
     """Adds the bytes that our run moved, and their share of the measured bandwidth."""
     moved = getattr(fg.compile(model).explain(x, edge_index), "bytes_moved", None)
     if moved is not None:
@@ -241,8 +235,7 @@ def _sampled_row(
 def _print(setting: Setting, num_edges: int, rows: list[dict[str, Any]]) -> None:
     """The table of one model and its footnotes."""
     print(
-        f"\n{setting.model}: {LAYERS} layers x {WIDTH} columns, {1 << setting.log2_nodes:,} nodes, "
-        f"{num_edges:,} edges"
+        f"\n{setting.model}: {LAYERS} layers x {WIDTH} columns, {1 << setting.log2_nodes:,} nodes, {num_edges:,} edges"
     )
     header = [
         "peer",
@@ -293,12 +286,8 @@ def _ratio(value: float | None) -> str:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=["sage", "gcn", "gat"], help="models to run"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["sage", "gcn", "gat"], help="models to run")
     parser.add_argument("--log2-nodes", type=int, default=18, help="base-2 logarithm of the number of nodes")
     parser.add_argument("--degree", type=int, default=16, help="mean in-degree")
     parser.add_argument("--repeat", type=int, default=3, help="timed rounds after the first")
@@ -321,10 +310,7 @@ def main() -> None:
     if warning is not None:
         print(warning)
     bandwidth = measured_bandwidth()
-    print(
-        f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: "
-        f"{'installed' if has_sampler() else 'none'}"
-    )
+    print(f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: {'installed' if has_sampler() else 'none'}")
     rows: list[dict[str, Any]] = []
     for name in arguments.models:
         rows += run_model(Setting(name, arguments.log2_nodes, arguments.degree), arguments, bandwidth)

@@ -21,7 +21,9 @@ T* pointer(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-fg::Rows rows_at(Place place) { return {pointer(place.first), place.second}; }
+fg::Rows rows_at(Place place) {
+  return {pointer(place.first), place.second};
+}
 
 fg::Edges edges_at(Address src, int index, Address rowptr, int64_t rows) {
   fg::Edges edges;
@@ -32,9 +34,9 @@ fg::Edges edges_at(Address src, int index, Address rowptr, int64_t rows) {
   return edges;
 }
 
-void gather_reduce(Address out, int64_t out_stride, Address x, int64_t x_stride, int dtype, Address src, int index,
-                   Address rowptr, int64_t rows, Address weight, int64_t heads, int64_t channels, int reduce,
-                   int threads) {
+void gather_reduce(Address out, int64_t out_stride, Address x, int64_t x_stride, int dtype, Address src,
+                   int index, Address rowptr, int64_t rows, Address weight, int64_t heads, int64_t channels,
+                   int reduce, int threads) {
   py::gil_scoped_release release;
   fg::ReduceArgs args;
   args.edges = edges_at(src, index, rowptr, rows);
@@ -49,9 +51,10 @@ void gather_reduce(Address out, int64_t out_stride, Address x, int64_t x_stride,
   fg::gather_reduce(args, threads);
 }
 
-void attention(Address out, int64_t out_stride, Place value, int dtype, Address src, int index, Address rowptr,
-               int64_t rows, int64_t heads, int64_t channels, int score, Place key, Place query, Place edge, Address att,
-               int64_t key_channels, double scale, double negative_slope, int threads) {
+void attention(Address out, int64_t out_stride, Place value, int dtype, Address src, int index,
+               Address rowptr, int64_t rows, int64_t heads, int64_t channels, int score, Place key,
+               Place query, Place edge, Address att, int64_t key_channels, double scale,
+               double negative_slope, int threads) {
   py::gil_scoped_release release;
   fg::AttendArgs args;
   args.edges = edges_at(src, index, rowptr, rows);
@@ -75,8 +78,8 @@ void attention(Address out, int64_t out_stride, Place value, int dtype, Address 
 void gather(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address index,
             int index_type, int64_t edges, int threads) {
   py::gil_scoped_release release;
-  fg::gather(pointer<char>(out), out_stride, pointer<const char>(x), x_stride, row_bytes, pointer(index), index_type,
-             edges, threads);
+  fg::gather(pointer<char>(out), out_stride, pointer<const char>(x), x_stride, row_bytes, pointer(index),
+             index_type, edges, threads);
 }
 
 void repeat(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address rowptr,
@@ -86,9 +89,11 @@ void repeat(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_
              pointer<const int64_t>(rowptr), rows, threads);
 }
 
-bool csr(Address index, int index_type, int64_t edges, int64_t num_rows, Address rowptr, Address perm, int threads) {
+bool csr(Address index, int index_type, int64_t edges, int64_t num_rows, Address rowptr, Address perm,
+         int threads) {
   py::gil_scoped_release release;
-  return fg::csr(pointer(index), index_type, edges, num_rows, pointer<int64_t>(rowptr), pointer<void>(perm), threads);
+  return fg::csr(pointer(index), index_type, edges, num_rows, pointer<int64_t>(rowptr), pointer<void>(perm),
+                 threads);
 }
 
 int64_t count_edges(Address rowptr, int64_t rows) {

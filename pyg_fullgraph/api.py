@@ -67,9 +67,7 @@ def inference(
         CaptureError: if the model cannot be captured exactly.
         FullGraphMismatch: if verification finds a wrong row.
     """
-    options = Options(
-        device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval
-    )
+    options = Options(device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval)
     return run(model, args, kwargs, options, Engine)
 
 
@@ -104,9 +102,7 @@ def accelerate(model: torch.nn.Module, data: Any = None, **options: Any) -> torc
     return _accelerate.install(model, _options(options), Engine, data)
 
 
-def accelerated(
-    model: torch.nn.Module, data: Any = None, **options: Any
-) -> AbstractContextManager[torch.nn.Module]:
+def accelerated(model: torch.nn.Module, data: Any = None, **options: Any) -> AbstractContextManager[torch.nn.Module]:
     """`accelerate` for the length of a ``with`` block."""
     return _accelerate.installed(model, _options(options), Engine, data)
 
@@ -120,7 +116,5 @@ def _options(named: dict[str, Any]) -> Options:
     """Options by name; an unknown one is an error that lists them."""
     unknown = sorted(set(named) - set(Options.__dataclass_fields__))
     if unknown:
-        raise InputError(
-            f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}."
-        )
+        raise InputError(f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}.")
     return Options(**named)

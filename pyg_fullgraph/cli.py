@@ -53,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pyg-fullgraph",
         description="Exact inference over a whole graph for any PyTorch Geometric model.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {doctor.installed('pyg_fullgraph')}"
-    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {doctor.installed('pyg_fullgraph')}")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | infer | explain | doctor")
 
@@ -66,12 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", help="run a model over a graph and write one row per node")
     _model_arguments(infer)
     infer.add_argument("--out", required=True, help="an .npy or .pt file; appears whole or not at all")
-    infer.add_argument(
-        "--nodes", help="a file of node numbers (text or .npy): only these rows, in this order"
-    )
-    infer.add_argument(
-        "--no-verify", action="store_true", help="do not recompute a few nodes by PyG's forward"
-    )
+    infer.add_argument("--nodes", help="a file of node numbers (text or .npy): only these rows, in this order")
+    infer.add_argument("--no-verify", action="store_true", help="do not recompute a few nodes by PyG's forward")
     infer.add_argument("--progress", action="store_true", help="show a progress bar")
     infer.set_defaults(run=_infer)
 
@@ -79,9 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _model_arguments(explained)
     explained.set_defaults(run=_explain)
 
-    doctored = commands.add_parser(
-        "doctor", help="versions, which kernels serve and why, a five-second self-test"
-    )
+    doctored = commands.add_parser("doctor", help="versions, which kernels serve and why, a five-second self-test")
     doctored.set_defaults(run=_doctor)
     return parser
 
@@ -100,9 +92,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="an .npz or .pt file, a PyG data set such as Planetoid/PubMed, or community:NODES",
     )
-    parser.add_argument(
-        "--data-root", default="data", help="folder for downloaded data sets (default: %(default)s)"
-    )
+    parser.add_argument("--data-root", default="data", help="folder for downloaded data sets (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads to use (default: all that torch uses)")
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 

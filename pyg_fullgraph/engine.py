@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
-from pyg_fullgraph.capture.trace import trace
+from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.verify import Inputs, Verification, verify
 from pyg_fullgraph.graph.validate import check_endpoints
@@ -25,7 +25,13 @@ from pyg_fullgraph.report import Report, explain
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 
-_VERIFY: dict[bool | str, str] = {"auto": "auto", "always": "always", "off": "off", True: "always", False: "off"}
+_VERIFY: dict[bool | str, str] = {
+    "auto": "auto",
+    "always": "always",
+    "off": "off",
+    True: "always",
+    False: "off",
+}
 _KEPT_GRAPHS = 4  # structures kept per engine, the least recently used goes first
 
 
@@ -34,6 +40,7 @@ class _Captured:
     """A traced call: its program, its compiled schedule and the structures of the graphs it ran on."""
 
     signature: Signature
+    traced: Traced
     program: Program
     compiled: Compiled
     structures: OrderedDict[tuple[Any, ...], tuple[list[weakref.ref[Tensor]], Structure]]
@@ -67,7 +74,6 @@ class Engine:
         verify: bool | str = "auto",
         fallback: str = "error",
         skip_passes: Collection[str] = (),
-        compile_rows: bool = False,
     ) -> None:
         if verify not in _VERIFY:
             raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
@@ -90,7 +96,12 @@ class Engine:
 
     @torch.no_grad()
     def __call__(
-        self, *args: Any, nodes: Tensor | None = None, progress: bool = False, out: Tensor | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        nodes: Tensor | None = None,
+        progress: bool = False,
+        out: Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
         """The output of `model(*args, **kwargs)`.
 
@@ -137,7 +148,7 @@ class Engine:
                 return self.model(*args, **kwargs)
             return self._run(captured, changed, None, False)
 
-        hops = gathering_steps(captured.compiled) + 1  # one more for the degrees of what is gathered
+        hops = gathering_steps(captured.compiled)
         whole = any(step.whole for step in captured.compiled.schedule.steps)
         self.verification = verify(
             inputs,
@@ -171,8 +182,8 @@ class Engine:
 
     @property
     def hops(self) -> int:
-        """Over how many edges a row of the output can see, one more for the degrees of what is gathered."""
-        return 1 + max((gathering_steps(item.compiled) for item in self._captured.values()), default=0)
+        """Over how many edges a row of the output can see."""
+        return max((gathering_steps(item.compiled) for item in self._captured.values()), default=0)
 
     @property
     def has_global_reduction(self) -> bool:
@@ -188,10 +199,11 @@ class Engine:
         signature, tensors = bind(self.model, args, kwargs, like=self._last)
         key = (signature.key, module_fingerprint(self.model))
         if key not in self._captured:
-            program = raise_program(trace(self.model, signature))
+            traced = trace(self.model, signature)
+            program = raise_program(traced)
             optimise(program, self.skip_passes)
             compiled = Compiled(program, cut(program))
-            self._captured[key] = _Captured(signature, program, compiled, OrderedDict())
+            self._captured[key] = _Captured(signature, traced, program, compiled, OrderedDict())
         self._last = signature
         return self._captured[key], tensors
 
@@ -205,6 +217,7 @@ class Engine:
         if hit is not None and all(ref() is t for ref, t in zip(hit[0], integers, strict=True)):
             captured.structures.move_to_end(key)
             return hit[1]
+        captured.traced.check(captured.signature.sizes(tensors))
         _check_indices(captured.signature, tensors)
         structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
         captured.compiled.prepare(structure)
@@ -299,7 +312,12 @@ def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
     """Every edge index must name existing nodes; checked before any work."""
     sizes = signature.sizes(tensors)
     for leaf, tensor in zip(signature.leaves, tensors, strict=True):
-        if leaf.value_class != "int" or len(leaf.dims) != 2 or leaf.dims[0] != 2 or not str(leaf.dims[1]).startswith("E"):
+        if (
+            leaf.value_class != "int"
+            or len(leaf.dims) != 2
+            or leaf.dims[0] != 2
+            or not str(leaf.dims[1]).startswith("E")
+        ):
             continue
         num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
         if num_src is not None and num_dst is not None:

@@ -93,9 +93,7 @@ def test_the_drop_in_on_a_loader_that_cannot_sample(data: Data) -> None:
     assert "inference" not in vars(model)
 
 
-@pytest.mark.parametrize(
-    "way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"]
-)
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
 def test_accelerated_models_can_be_copied_after_a_call(way: Any, data: Data) -> None:
     model = fg.accelerate(GIN(COLUMNS, 8, 2, 3).eval())
     before = model.inference(data)
@@ -203,9 +201,7 @@ class Untraceable(torch.nn.Module):
         return h * 2 if float(h.abs().max()) > 1e3 else h
 
 
-def test_what_cannot_be_captured_is_an_error_or_runs_eagerly(
-    data: Data, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_captured_is_an_error_or_runs_eagerly(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     model = Untraceable().eval()
     with pytest.raises(fg.CaptureError, match=r"test_api\.py"):
         fg.inference(model, data)

@@ -84,9 +84,7 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("graph", ["graph.npz", "graph.pt"])
 @pytest.mark.parametrize("name", ["build", "build_for", "model"])
-def test_infer_writes_every_row(
-    name: str, graph: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_infer_writes_every_row(name: str, graph: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert infer(folder, model=f"my_model.py:{name}", graph=graph) == 0
     close(torch.from_numpy(np.load(folder / "out.npy")), expected(folder))
     assert "[50, 3] float32" in capsys.readouterr().out

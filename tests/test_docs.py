@@ -123,8 +123,7 @@ def test_layout_page_has_the_layers_that_are_checked() -> None:
 
 def test_blocks_are_found() -> None:
     page = (
-        "a\n```python\nx = 1\n```\n<!-- not run -->\n```sh\nls\n```\n"
-        "```\nno language\n```\n```python file=a.py\n```\n"
+        "a\n```python\nx = 1\n```\n<!-- not run -->\n```sh\nls\n```\n```\nno language\n```\n```python file=a.py\n```\n"
     )
     assert list(blocks(page)) == [
         Block(3, "python", None, "x = 1\n", True),

@@ -86,9 +86,7 @@ def is_type_checking(test: ast.expr) -> bool:
     return "TYPE_CHECKING" in ast.dump(test)
 
 
-def walk(
-    node: ast.AST, lazy: bool = False, typing_only: bool = False
-) -> Iterator[tuple[ast.stmt, bool, bool]]:
+def walk(node: ast.AST, lazy: bool = False, typing_only: bool = False) -> Iterator[tuple[ast.stmt, bool, bool]]:
     """All import statements below a node; is each inside a function, is it for type checkers only."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
@@ -200,9 +198,7 @@ def test_torch_geometric_only_where_models_and_data_come_in() -> None:
         if item.module.split(".")[0] == "torch_geometric"
         and not TORCH_GEOMETRIC.fullmatch(item.file.relative_to(PACKAGE).as_posix())
     ]
-    fail_with(
-        problems, "torch_geometric is imported only in capture/, front/, nn/, api, cli and graph/convert:"
-    )
+    fail_with(problems, "torch_geometric is imported only in capture/, front/, nn/, api, cli and graph/convert:")
 
 
 def test_graph_convert_imports_torch_geometric_lazily() -> None:
@@ -238,9 +234,7 @@ def repository_files() -> list[Path]:
     """The text files git tracks or would track; without git, all but the ignored folders."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split(
-            "\0"
-        )
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
         skipped = re.compile(r"(^|/)(\.venv|\.git|build|__pycache__|[^/]*\.egg-info|\.[a-z]+_cache)(/|$)")
         relative = (str(path.relative_to(ROOT)) for path in ROOT.rglob("*"))
@@ -257,9 +251,7 @@ def test_no_machine_paths() -> None:
             continue
         for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
             if match := MACHINE_PATH.search(line):
-                problems.append(
-                    f"{file.relative_to(ROOT)}:{number}: {match.group(0)!r} in {line.strip()[:90]}"
-                )
+                problems.append(f"{file.relative_to(ROOT)}:{number}: {match.group(0)!r} in {line.strip()[:90]}")
     fail_with(problems, "paths of one machine:")
 
 

@@ -10,7 +10,8 @@ std::vector<const Kernels*> usable() {
   std::vector<const Kernels*> found = {kernels_baseline()};
 #if defined(FG_HAVE_AVX2)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2) found.push_back(kernels_avx2());
 #endif
 #if defined(FG_HAVE_AVX512)
@@ -28,7 +29,9 @@ std::atomic<const Kernels*>& current() {
 
 }  // namespace
 
-const Kernels& kernels() { return *current().load(std::memory_order_relaxed); }
+const Kernels& kernels() {
+  return *current().load(std::memory_order_relaxed);
+}
 
 std::vector<std::string> isas() {
   std::vector<std::string> names;

@@ -1,7 +1,7 @@
 // What the kernels are given and the table of functions each instruction set provides.
 //
-// Letters: N nodes, E edges, B rows, H heads, C channels, W = H * C columns. Edge arrays cover exactly the edges
-// rowptr[0] .. rowptr[rows]; edge numbers below are counted from rowptr[0].
+// Letters: N nodes, E edges, B rows, H heads, C channels, W = H * C columns. Edge arrays cover exactly the
+// edges rowptr[0] .. rowptr[rows]; edge numbers below are counted from rowptr[0].
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,11 @@
 namespace fg {
 
 enum Dtype : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
-enum Index : int { kInt32 = 0, kInt64 = 1, kIdentity = 2 };  // kIdentity: edge e reads row e, there is no array
+enum Index : int {
+  kInt32 = 0,
+  kInt64 = 1,
+  kIdentity = 2
+};  // kIdentity: edge e reads row e, there is no array
 enum Reduce : int { kSum = 0, kMean = 1, kMax = 2, kMin = 3, kMul = 4 };
 enum Score : int { kExplicit = 0, kAdditive = 1, kGatV2 = 2, kDot = 3 };
 
@@ -50,7 +54,7 @@ struct AttendArgs {
   void* out = nullptr;
   int64_t out_stride = 0;
   int dtype = kFloat32, score = kExplicit;
-  Rows key, query, edge;    // additive: score_src, score_dst, score_edge; explicit: edge is the score
+  Rows key, query, edge;      // additive: score_src, score_dst, score_edge; explicit: edge is the score
   const void* att = nullptr;  // [H, K] for GATv2
   int64_t key_channels = 0;
   double scale = 1, negative_slope = 0.2;
@@ -58,9 +62,10 @@ struct AttendArgs {
   int64_t width() const { return heads * channels; }
 };
 
-// The functions of one instruction set. Part functions take edges [e0, e1) of one row that has too many for one
-// thread; their results are merged in order, so that neither the threads nor their number change a bit.
-// `scratch` is a buffer of at least the bytes that the *_scratch function names for rows (parts) of at most `edges` edges.
+// The functions of one instruction set. Part functions take edges [e0, e1) of one row that has too many for
+// one thread; their results are merged in order, so that neither the threads nor their number change a bit.
+// `scratch` is a buffer of at least the bytes that the *_scratch function names for rows (parts) of at most
+// `edges` edges.
 struct Kernels {
   const char* name;
   int64_t (*reduce_scratch)(const ReduceArgs&, int64_t edges);
@@ -73,17 +78,24 @@ struct Kernels {
   void (*attend_part)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, void* stats, void* partial,
                       void* scratch);
   // The row's output, and its stats in `total`; the parts' stats are overwritten.
-  void (*attend_merge)(const AttendArgs&, int64_t row, void* stats, const void* partials, int64_t parts, void* total);
-  void (*attend_weights)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total, void* scratch);
+  void (*attend_merge)(const AttendArgs&, int64_t row, void* stats, const void* partials, int64_t parts,
+                       void* total);
+  void (*attend_weights)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total,
+                         void* scratch);
   void (*copy_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
                     const void* index, int index_type, int64_t e0, int64_t e1, int64_t edges);
   void (*repeat_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
                       const int64_t* rowptr, int64_t r0, int64_t r1);
-  float (*sum_lines)(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1, int64_t edges);
+  float (*sum_lines)(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1,
+                     int64_t edges);
 };
 
-inline int64_t accumulator_bytes(int dtype) { return dtype == kFloat64 ? 8 : 4; }
-inline int64_t element_bytes(int dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+inline int64_t accumulator_bytes(int dtype) {
+  return dtype == kFloat64 ? 8 : 4;
+}
+inline int64_t element_bytes(int dtype) {
+  return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2;
+}
 
 // One per instruction set, defined in kernels/table.cpp.
 const Kernels* kernels_baseline();

@@ -1,5 +1,6 @@
-// Splitting work over threads by edges. Rows with more edges than a hub's are split into parts at fixed places, so
-// that one row never holds up all threads, and so that results depend neither on the threads nor on their number.
+// Splitting work over threads by edges. Rows with more edges than a hub's are split into parts at fixed
+// places, so that one row never holds up all threads, and so that results depend neither on the threads nor
+// on their number.
 #include "cpu/operators.h"
 
 #include <algorithm>
@@ -17,7 +18,8 @@ namespace {
 constexpr int64_t kHubEdges = 2048, kHubScores = 32768, kLeastHubEdges = 256;
 constexpr int64_t kLeastChunk = 512, kMostChunk = 16384, kChunksPerThread = 16;
 
-// A row with more edges than this is split into parts of this many; with heads, so that a part's scores fit in cache.
+// A row with more edges than this is split into parts of this many; with heads, so that a part's scores fit
+// in cache.
 int64_t hub_edges(int64_t heads) {
   return std::min(kHubEdges, std::max(kLeastHubEdges, kHubScores / std::max<int64_t>(heads, 1)));
 }
@@ -73,7 +75,8 @@ struct Hubs {
 
   Hubs(const Edges& edges, std::vector<int64_t> hub_rows, int64_t hub) : rows(std::move(hub_rows)), first{0} {
     for (int64_t row : rows) {
-      const int64_t begin = edges.rowptr[row] - edges.rowptr[0], end = edges.rowptr[row + 1] - edges.rowptr[0];
+      const int64_t begin = edges.rowptr[row] - edges.rowptr[0],
+                    end = edges.rowptr[row + 1] - edges.rowptr[0];
       for (int64_t e = begin; e < end; e += hub) parts.push_back({row, e, std::min(e + hub, end)});
       first.push_back(static_cast<int64_t>(parts.size()));
     }
@@ -89,7 +92,8 @@ void reduce_hubs(const ReduceArgs& args, const Hubs& hubs, int64_t scratch, int 
   const int64_t bytes = args.width() * accumulator_bytes(args.dtype);
   std::vector<char> partials(static_cast<size_t>(hubs.part_count() * bytes));
   parallel_for(hubs.part_count(), threads, [&](int64_t p) {
-    isa.reduce_part(args, hubs.parts[p].e0, hubs.parts[p].e1, partials.data() + p * bytes, thread_scratch(scratch));
+    isa.reduce_part(args, hubs.parts[p].e0, hubs.parts[p].e1, partials.data() + p * bytes,
+                    thread_scratch(scratch));
   });
   parallel_for(hubs.count(), threads, [&](int64_t h) {
     isa.reduce_merge(args, hubs.rows[h], partials.data() + hubs.first[h] * bytes, hubs.parts_of(h));
@@ -98,24 +102,27 @@ void reduce_hubs(const ReduceArgs& args, const Hubs& hubs, int64_t scratch, int 
 
 void attend_hubs(const AttendArgs& args, const Hubs& hubs, int64_t scratch, int threads) {
   const Kernels& isa = kernels();
-  const int64_t bytes = args.width() * accumulator_bytes(args.dtype), stats_bytes = isa.attend_stats_bytes(args);
+  const int64_t bytes = args.width() * accumulator_bytes(args.dtype),
+                stats_bytes = isa.attend_stats_bytes(args);
   std::vector<char> stats(static_cast<size_t>(hubs.part_count() * stats_bytes));
   std::vector<char> totals(static_cast<size_t>(hubs.count() * stats_bytes));
   std::vector<char> partials(static_cast<size_t>(hubs.part_count() * bytes));
   parallel_for(hubs.part_count(), threads, [&](int64_t p) {
     const Part& part = hubs.parts[p];
-    isa.attend_part(args, part.row, part.e0, part.e1, stats.data() + p * stats_bytes, partials.data() + p * bytes,
-                    thread_scratch(scratch));
+    isa.attend_part(args, part.row, part.e0, part.e1, stats.data() + p * stats_bytes,
+                    partials.data() + p * bytes, thread_scratch(scratch));
   });
   parallel_for(hubs.count(), threads, [&](int64_t h) {
     isa.attend_merge(args, hubs.rows[h], stats.data() + hubs.first[h] * stats_bytes,
-                     partials.data() + hubs.first[h] * bytes, hubs.parts_of(h), totals.data() + h * stats_bytes);
+                     partials.data() + hubs.first[h] * bytes, hubs.parts_of(h),
+                     totals.data() + h * stats_bytes);
   });
   if (args.value.data != nullptr) return;
   parallel_for(hubs.part_count(), threads, [&](int64_t p) {
     const Part& part = hubs.parts[p];
     const auto hub = std::lower_bound(hubs.rows.begin(), hubs.rows.end(), part.row) - hubs.rows.begin();
-    isa.attend_weights(args, part.row, part.e0, part.e1, totals.data() + hub * stats_bytes, thread_scratch(scratch));
+    isa.attend_weights(args, part.row, part.e0, part.e1, totals.data() + hub * stats_bytes,
+                       thread_scratch(scratch));
   });
 }
 
@@ -132,7 +139,8 @@ void for_edges(int64_t edges, int threads, const F& body) {
 void gather_reduce(const ReduceArgs& args, int threads) {
   if (args.width() == 0) return;
   const Kernels& isa = kernels();
-  const int64_t hub = hub_edges(args.weight == nullptr ? 1 : args.heads), scratch = isa.reduce_scratch(args, hub);
+  const int64_t hub = hub_edges(args.weight == nullptr ? 1 : args.heads),
+                scratch = isa.reduce_scratch(args, hub);
   const auto rows = [&](int64_t r0, int64_t r1) { isa.reduce_rows(args, r0, r1, thread_scratch(scratch)); };
   const Hubs hubs(args.edges, for_rows(args.edges, hub, threads, rows), hub);
   if (hubs.count() > 0) reduce_hubs(args, hubs, scratch, threads);
@@ -147,16 +155,16 @@ void attention(const AttendArgs& args, int threads) {
   if (hubs.count() > 0) attend_hubs(args, hubs, scratch, threads);
 }
 
-void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const void* index,
-            int index_type, int64_t edges, int threads) {
+void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+            const void* index, int index_type, int64_t edges, int threads) {
   if (row_bytes == 0) return;
   for_edges(edges, threads, [&](int64_t e0, int64_t e1) {
     kernels().copy_rows(out, out_stride, x, x_stride, row_bytes, index, index_type, e0, e1, edges);
   });
 }
 
-void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const int64_t* rowptr,
-            int64_t rows, int threads) {
+void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+            const int64_t* rowptr, int64_t rows, int threads) {
   if (row_bytes == 0) return;
   Edges edges;
   edges.rowptr = rowptr;
@@ -168,8 +176,8 @@ void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int6
   const Hubs hubs(edges, for_rows(edges, kHubEdges, threads, copy), kHubEdges);
   parallel_for(hubs.part_count(), threads, [&](int64_t p) {
     const int64_t span[2] = {hubs.parts[p].e0, hubs.parts[p].e1};  // a rowptr of one row
-    isa.repeat_rows(out + span[0] * out_stride, out_stride, x + hubs.parts[p].row * x_stride, x_stride, row_bytes, span,
-                    0, 1);
+    isa.repeat_rows(out + span[0] * out_stride, out_stride, x + hubs.parts[p].row * x_stride, x_stride,
+                    row_bytes, span, 0, 1);
   });
 }
 

@@ -7,14 +7,15 @@ namespace fg {
 
 void gather_reduce(const ReduceArgs& args, int threads);
 void attention(const AttendArgs& args, int threads);
-void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const void* index,
-            int index_type, int64_t edges, int threads);
-void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const int64_t* rowptr,
-            int64_t rows, int threads);
+void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+            const void* index, int index_type, int64_t edges, int threads);
+void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+            const int64_t* rowptr, int64_t rows, int threads);
 
-// rowptr [num_rows + 1] and the stable order perm [edges] of index's type; false, with nothing promised about either, if a
-// row is out of range.
-bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm, int threads);
+// rowptr [num_rows + 1] and the stable order perm [edges] of index's type; false, with nothing promised about
+// either, if a row is out of range.
+bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm,
+         int threads);
 
 // The best of several runs, in bytes per second: a[i] = b[i] + s * c[i], and reads of random rows.
 double probe_triad(int64_t bytes, int threads);

@@ -74,8 +74,8 @@ class Workers {
   uint64_t round_ = 0;
 };
 
-// Made on first use and never destroyed (its threads may outlive main); made anew in a forked child, where the
-// parent's threads do not exist.
+// Made on first use and never destroyed (its threads may outlive main); made anew in a forked child, where
+// the parent's threads do not exist.
 Workers& workers() {
   static std::mutex mutex;
   static Workers* pool = nullptr;
@@ -90,8 +90,8 @@ Workers& workers() {
 
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
-// libgomp's entry point, which libiomp5 offers too. Looked up, not linked: a second OpenMP runtime in the process
-// would spin against torch's. torch makes its own visible to the whole process when it is imported.
+// libgomp's entry point, which libiomp5 offers too. Looked up, not linked: a second OpenMP runtime in the
+// process would spin against torch's. torch makes its own visible to the whole process when it is imported.
 GompParallel gomp_parallel() {
   static std::atomic<GompParallel> found{nullptr};
   if (GompParallel known = found.load(std::memory_order_relaxed)) return known;
@@ -104,9 +104,13 @@ std::atomic<bool> own_workers{false};
 
 }  // namespace
 
-void set_own_workers(bool on) { own_workers = on; }
+void set_own_workers(bool on) {
+  own_workers = on;
+}
 
-const char* thread_pool() { return !own_workers && gomp_parallel() != nullptr ? "openmp" : "workers"; }
+const char* thread_pool() {
+  return !own_workers && gomp_parallel() != nullptr ? "openmp" : "workers";
+}
 
 void parallel_for(int64_t chunks, int threads, const std::function<void(int64_t)>& body) {
   threads = static_cast<int>(std::min<int64_t>(threads, chunks));

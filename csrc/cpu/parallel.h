@@ -1,4 +1,5 @@
-// Running chunks of work on threads: torch's OpenMP pool where the process has one, else our own sleeping workers.
+// Running chunks of work on threads: torch's OpenMP pool where the process has one, else our own sleeping
+// workers.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +7,8 @@
 
 namespace fg {
 
-// Call body(chunk) once for each chunk in [0, chunks), from at most `threads` threads; chunks are handed out in
-// order, one at a time. With one thread everything runs on the caller. The body must not throw.
+// Call body(chunk) once for each chunk in [0, chunks), from at most `threads` threads; chunks are handed out
+// in order, one at a time. With one thread everything runs on the caller. The body must not throw.
 void parallel_for(int64_t chunks, int threads, const std::function<void(int64_t)>& body);
 
 // "caller", "openmp" (the pool that torch uses) or "workers" (our own): what more than one thread runs on.

@@ -55,7 +55,8 @@ double probe_rows(int64_t row_bytes, int64_t bytes, int64_t reads, int threads) 
   std::vector<float> sums(static_cast<size_t>(chunks));
   const double seconds = best_seconds([&] {
     parallel_for(chunks, threads, [&](int64_t p) {
-      sums[p] = kernels().sum_lines(x.get(), row_bytes, index.data(), p * chunk, std::min((p + 1) * chunk, reads), reads);
+      sums[p] = kernels().sum_lines(x.get(), row_bytes, index.data(), p * chunk,
+                                    std::min((p + 1) * chunk, reads), reads);
     });
   });
   return static_cast<double>(reads) * static_cast<double>(row_bytes) / seconds;

@@ -1,5 +1,6 @@
-// The stable counting sort by row. Edges are first dealt, in order, into buckets of neighbouring rows (so that the
-// counters and targets of what follows fit in cache), then each bucket is sorted by itself; both in parallel.
+// The stable counting sort by row. Edges are first dealt, in order, into buckets of neighbouring rows (so
+// that the counters and targets of what follows fit in cache), then each bucket is sorted by itself; both in
+// parallel.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -11,13 +12,13 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kBucketRows = 8192;      // a bucket's counters: 64 KiB
-constexpr int64_t kMostBuckets = 2048;     // targets that a thread writes to at the same time
-constexpr int64_t kLeastEdges = 1 << 16;   // per slice
+constexpr int64_t kBucketRows = 8192;     // a bucket's counters: 64 KiB
+constexpr int64_t kMostBuckets = 2048;    // targets that a thread writes to at the same time
+constexpr int64_t kLeastEdges = 1 << 16;  // per slice
 
-template <class I>
+template <class W>
 struct Pair {
-  I row, edge;
+  W row, edge;
 };
 
 // Memory that nobody has to clear first.
@@ -26,7 +27,9 @@ std::unique_ptr<T[]> uninitialised(int64_t count) {
   return std::unique_ptr<T[]>(new T[static_cast<size_t>(count)]);
 }
 
-template <class I>
+// W holds row and edge numbers while sorting: as narrow as the numbers allow, whatever type the caller's
+// index has.
+template <class W, class I>
 bool sort(const I* index, int64_t edges, int64_t rows, int64_t* rowptr, I* perm, int threads) {
   int shift = 0;
   while ((rows >> shift) > kMostBuckets || (int64_t{1} << shift) < kBucketRows) ++shift;
@@ -58,25 +61,26 @@ bool sort(const I* index, int64_t edges, int64_t rows, int64_t* rowptr, I* perm,
     }
   }
   bucket_start[buckets] = total;
-  auto pairs = uninitialised<Pair<I>>(edges);
+  auto pairs = uninitialised<Pair<W>>(edges);
   parallel_for(slices, threads, [&](int64_t s) {
     int64_t* next = start.data() + s * buckets;
     for (int64_t e = slice(s); e < slice(s + 1); ++e)
-      pairs[static_cast<size_t>(next[index[e] >> shift]++)] = {index[e], static_cast<I>(e)};
+      pairs[static_cast<size_t>(next[index[e] >> shift]++)] = {static_cast<W>(index[e]), static_cast<W>(e)};
   });
   parallel_for(buckets, threads, [&](int64_t b) {
     const int64_t row0 = b << shift, row1 = std::min(row0 + (int64_t{1} << shift), rows);
-    const Pair<I>* begin = pairs.get() + bucket_start[b];
-    const Pair<I>* end = pairs.get() + bucket_start[b + 1];
+    const Pair<W>* begin = pairs.get() + bucket_start[b];
+    const Pair<W>* end = pairs.get() + bucket_start[b + 1];
     std::vector<int64_t> next(static_cast<size_t>(row1 - row0) + 1);
-    for (const Pair<I>* p = begin; p < end; ++p) ++next[static_cast<size_t>(p->row - row0)];
+    for (const Pair<W>* p = begin; p < end; ++p) ++next[static_cast<size_t>(p->row - row0)];
     int64_t position = bucket_start[b];
     for (int64_t r = row0; r < row1; ++r) {
       const int64_t count = next[static_cast<size_t>(r - row0)];
       rowptr[r] = next[static_cast<size_t>(r - row0)] = position;
       position += count;
     }
-    for (const Pair<I>* p = begin; p < end; ++p) perm[next[static_cast<size_t>(p->row - row0)]++] = p->edge;
+    for (const Pair<W>* p = begin; p < end; ++p)
+      perm[next[static_cast<size_t>(p->row - row0)]++] = static_cast<I>(p->edge);
   });
   rowptr[rows] = edges;
   return true;
@@ -84,10 +88,15 @@ bool sort(const I* index, int64_t edges, int64_t rows, int64_t* rowptr, I* perm,
 
 }  // namespace
 
-bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm, int threads) {
+bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm,
+         int threads) {
+  const bool narrow = edges <= INT32_MAX && num_rows <= INT32_MAX;
+  const auto* wide = static_cast<const int64_t*>(index);
   if (index_type == kInt32)
-    return sort(static_cast<const int32_t*>(index), edges, num_rows, rowptr, static_cast<int32_t*>(perm), threads);
-  return sort(static_cast<const int64_t*>(index), edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
+    return sort<int32_t>(static_cast<const int32_t*>(index), edges, num_rows, rowptr,
+                         static_cast<int32_t*>(perm), threads);
+  if (narrow) return sort<int32_t>(wide, edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
+  return sort<int64_t>(wide, edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
 }
 
 }  // namespace fg

@@ -64,9 +64,7 @@ class Const:
         self.value = value
         self.path = path
         plain = isinstance(value, _PLAIN) and not isinstance(value, slice)
-        self._key = (
-            (type(value), repr(value) if isinstance(value, float) else value) if plain else (id(value),)
-        )
+        self._key = (type(value), repr(value) if isinstance(value, float) else value) if plain else (id(value),)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Const) and self._key == other._key
@@ -219,9 +217,7 @@ def _refuse_sparse(tensor: Tensor, path: Path) -> None:
     if tensor.layout is not torch.strided:
         raise InputError(_sparse_message(path))
     if tensor.is_quantized or tensor.is_nested:
-        raise InputError(
-            f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor."
-        )
+        raise InputError(f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor.")
 
 
 def _sparse_message(path: Path) -> str:

@@ -90,9 +90,7 @@ def drop_dead(graph: fx.Graph) -> None:
 
 
 def _name(node: fx.Node) -> str:
-    return (
-        target_of(node)._schema.name.split("::")[-1] if isinstance(node.target, torch._ops.OpOverload) else ""
-    )
+    return target_of(node)._schema.name.split("::")[-1] if isinstance(node.target, torch._ops.OpOverload) else ""
 
 
 def _rewrite_constants(graph: fx.Graph, constants: dict[str, Tensor]) -> None:
@@ -182,9 +180,7 @@ class _Merger:
         self.env = env
         self.seen: dict[Any, fx.Node] = {}
         self.sizes: dict[Any, fx.Node] = {}  # expression -> node that holds it
-        self.sources: dict[
-            Any, tuple[fx.Node, int]
-        ] = {}  # symbol -> (tensor node, axis) where it can be read
+        self.sources: dict[Any, tuple[fx.Node, int]] = {}  # symbol -> (tensor node, axis) where it can be read
 
     def run(self) -> None:
         for node in list(self.graph.nodes):

@@ -19,8 +19,7 @@ from pyg_fullgraph.capture.where import Tracker, is_machinery
 from pyg_fullgraph.errors import CaptureError
 
 _BRANCH_ADVICE = (
-    "Write both branches as tensors (torch.where), or decide in Python from an argument or "
-    "an attribute of the model."
+    "Write both branches as tensors (torch.where), or decide in Python from an argument or an attribute of the model."
 )
 _SPARSE_ADVICE = (
     "Keep the graph as edge_index (with edge_weight) inside forward: propagate(), or "

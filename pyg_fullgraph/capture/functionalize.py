@@ -158,9 +158,7 @@ class _Functionalizer:
     def _write(self, node: fx.Node, name: str) -> None:
         target = _written_node(node)
         if target is None:
-            self._problem(
-                node, "writes into more than its first argument", "Use the operator that returns its result."
-            )
+            self._problem(node, "writes into more than its first argument", "Use the operator that returns its result.")
             return
         base = self.base_of(target)
         if base in self.frozen:
@@ -172,8 +170,7 @@ class _Functionalizer:
             return
         if base.op == "placeholder":
             self.notes.append(
-                f"forward overwrites its argument '{base.name}' in place; the caller's tensor is left "
-                "untouched"
+                f"forward overwrites its argument '{base.name}' in place; the caller's tensor is left untouched"
             )
         if target in self.views and not self._writable(node, self.views[target]):
             return
@@ -207,9 +204,7 @@ class _Functionalizer:
             self._problem(node, "has no functional form", "Use the operator that returns its result.")
             return None
         args = fx.map_arg(node.args, lambda arg: self.read(arg, node))
-        kwargs = {
-            k: fx.map_arg(v, lambda arg: self.read(arg, node)) for k, v in node.kwargs.items() if k != "out"
-        }
+        kwargs = {k: fx.map_arg(v, lambda arg: self.read(arg, node)) for k, v in node.kwargs.items() if k != "out"}
         value = insert(self.graph, node, overload, args, kwargs, like=node)
         return self._as_dtype(value, overload, node, target)
 
@@ -279,9 +274,7 @@ class _Functionalizer:
 
     def _problem(self, node: fx.Node, what: str, advice: str) -> None:
         layer = f", layer '{node.meta['layer']}'" if node.meta.get("layer") else ""
-        self.problems.append(
-            f"The operator '{node.target}' {what} at {node.meta.get('where', '')}{layer}. {advice}"
-        )
+        self.problems.append(f"The operator '{node.target}' {what} at {node.meta.get('where', '')}{layer}. {advice}")
 
 
 # Schemas ------------------------------------------------------------------------------------------
@@ -326,9 +319,7 @@ def _is_view(target: Any) -> bool:
     arguments = target._schema.arguments
     if not arguments or _writes(target):
         return False
-    shares = arguments[0].alias_info is not None and any(
-        r.alias_info is not None for r in target._schema.returns
-    )
+    shares = arguments[0].alias_info is not None and any(r.alias_info is not None for r in target._schema.returns)
     return shares and target is not aten.lift_fresh_copy.default
 
 

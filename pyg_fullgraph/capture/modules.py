@@ -36,9 +36,7 @@ def check_ready(model: torch.nn.Module) -> None:
             "batch statistics "
             "would be random. Call model.eval() first."
         )
-    lazy = [
-        n for n, p in _tensors(model).items() if isinstance(p, (UninitializedParameter, UninitializedBuffer))
-    ]
+    lazy = [n for n, p in _tensors(model).items() if isinstance(p, (UninitializedParameter, UninitializedBuffer))]
     if lazy:
         raise InputError(
             f"{len(lazy)} lazy parameters have no shape yet ('{lazy[0]}' first). Run the model once on a "

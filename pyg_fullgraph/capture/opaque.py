@@ -40,9 +40,7 @@ def record_opaque(
     return track_tensor_tree(result, proxy, constant=None, tracer=mode.tracer)
 
 
-def _output_columns(
-    handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int
-) -> list[int]:
+def _output_columns(handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int) -> list[int]:
     shape = [2 if i == dim else int(size) for i, size in enumerate(x.shape)]
     with _disable_current_modes(), torch.no_grad():
         tiny = torch.zeros(shape, dtype=x.dtype, device=x.device)

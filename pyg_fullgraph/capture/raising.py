@@ -64,7 +64,9 @@ class _Raiser:
             return self._constant(node)
         val = node.meta.get("val")
         if node.target in _ALIASES:
-            return self.names[node.args[0]]
+            below = node.args[0]
+            assert isinstance(below, fx.Node)
+            return self.names[below]
         if isinstance(val, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)):
             return self._scalar(node, val)
         if val is None:  # an assertion on sizes: the trace's own bookkeeping
@@ -127,15 +129,23 @@ class _Raiser:
 
     def _add(self, node: fx.Node, op: str, args: Any, kwargs: Any, val: Any, stage: Stage, **extra: Any) -> Ref:
         shape = _shape(val) if val is not None else ()
-        for size in shape:
-            if is_symbolic(size):
-                for symbol in size.free_symbols - self.known:  # type: ignore[union-attr]
-                    self.known.add(symbol)
-                    self.program.definers[symbol] = node.name
+        self._define_sizes(node.name, shape, stage)
         dtype = val.dtype if val is not None else None
         where = node.meta.get("where", "")
         self.program.values[node.name] = Value(node.name, op, args, kwargs, shape, dtype, stage, where=where, **extra)
         return Ref(node.name)
+
+    def _define_sizes(self, name: str, shape: tuple[Any, ...], stage: Stage) -> None:
+        """Note which value's evaluation tells a new size; a structural one where there is a choice."""
+        for size in shape:
+            if not is_symbolic(size):
+                continue
+            for symbol in size.free_symbols - self.known:
+                self.known.add(symbol)
+                self.program.definers[symbol] = name
+            definer = self.program.definers.get(size)
+            if definer in self.program.values and stage is Stage.STRUCT and self.program[definer].stage is Stage.DATA:
+                self.program.definers[size] = name
 
     def _convert(self, tree: Any) -> Any:
         def leaf(item: Any) -> Any:
@@ -169,6 +179,7 @@ class _Raiser:
         return None
 
     def _gather(self, node: fx.Node, x: Ref, dim: int, index: Ref, val: Any) -> Ref | None:
+        index = Ref(self._index_root(index) or index.name)
         table, rows = self.program[x.name], self.program[index.name]
         if table.row_dim is None or dim % len(table.shape) != table.row_dim or rows.stage is not Stage.STRUCT:
             return None
@@ -209,7 +220,14 @@ class _Raiser:
             return None
         name = f"{node.name}_sum"
         self.program.values[name] = Value(
-            name, "reduce", (x, Ref(root)), kwargs, sizes, val.dtype, Stage.DATA, where=node.meta.get("where", "")
+            name,
+            "reduce",
+            (x, Ref(root)),
+            kwargs,
+            sizes,
+            val.dtype,
+            Stage.DATA,
+            where=node.meta.get("where", ""),
         )
         return self._add(node, "aten", (base, Ref(name)), {}, val, Stage.DATA, target=aten.add.Tensor)
 
@@ -217,7 +235,11 @@ class _Raiser:
         if not isinstance(base, Ref):
             return False
         value = self.program[base.name]
-        while value.op == "aten" and value.target in (aten.expand.default, aten.clone.default, aten.view.default):
+        while value.op == "aten" and value.target in (
+            aten.expand.default,
+            aten.clone.default,
+            aten.view.default,
+        ):
             value = self.program[value.args[0].name]
         if value.op != "aten" or value.target is None:
             return False
@@ -231,16 +253,15 @@ class _Raiser:
         if not isinstance(index, Ref):
             return None
         value = self.program[index.name]
-        while len(value.shape) != 1:
-            if value.op != "aten" or value.target is None or value.row_dim is None:
-                return None
-            if value.target.overloadpacket._qualified_op_name.split("::")[1] not in _INDEX_VIEWS:
-                return None
+        while value.op == "aten" and value.target is not None and value.row_dim is not None:
+            packet = getattr(value.target, "overloadpacket", None)
+            if packet is None or packet._qualified_op_name.split("::")[1] not in _INDEX_VIEWS:
+                break
             below = self.program[value.args[0].name]
             if below.space != value.space or below.width not in (1, value.width):
-                return None
+                break
             value = below
-        return value.name if is_symbolic(value.shape[0]) else None
+        return value.name if len(value.shape) == 1 and value.space is not None else None
 
 
 def _shape(val: Any) -> tuple[int | sympy.Expr, ...]:

@@ -84,8 +84,7 @@ def recurrent_forward(module: Any, x: Tensor, hx: Any = None) -> tuple[Tensor, A
     steps = x.shape[time_dim]
     if not isinstance(steps, int) or steps > MAX_STEPS:
         raise NotImplementedError(
-            f"a recurrent layer over {steps} steps: only a fixed, short sequence (at most {MAX_STEPS}) "
-            "can be unrolled"
+            f"a recurrent layer over {steps} steps: only a fixed, short sequence (at most {MAX_STEPS}) can be unrolled"
         )
     inputs = list(x.unbind(time_dim))
     directions = 2 if module.bidirectional else 1
@@ -96,9 +95,7 @@ def recurrent_forward(module: Any, x: Tensor, hx: Any = None) -> tuple[Tensor, A
             states, final = _one_direction(module, inputs, hx, layer, direction, directions)
             outputs.append(states)
             finals.append(final)
-        inputs = (
-            outputs[0] if directions == 1 else [torch.cat(pair, -1) for pair in zip(*outputs, strict=True)]
-        )
+        inputs = outputs[0] if directions == 1 else [torch.cat(pair, -1) for pair in zip(*outputs, strict=True)]
     out = torch.stack(inputs, time_dim)
     if module.mode == "LSTM":
         return out, (torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals]))
@@ -110,11 +107,7 @@ def _one_direction(
 ) -> tuple[list[Tensor], tuple[Tensor, Tensor]]:
     """All steps of one layer in one direction: the outputs in sequence order, and the last state."""
     suffix = f"_l{layer}" + ("_reverse" if direction else "")
-    bias = (
-        (getattr(module, f"bias_ih{suffix}"), getattr(module, f"bias_hh{suffix}"))
-        if module.bias
-        else (None, None)
-    )
+    bias = (getattr(module, f"bias_ih{suffix}"), getattr(module, f"bias_hh{suffix}")) if module.bias else (None, None)
     weights = (getattr(module, f"weight_ih{suffix}"), getattr(module, f"weight_hh{suffix}"), *bias)
     h, c = _initial_state(module, inputs[0], hx, layer * directions + direction)
     step = _step(module, weights, suffix)

@@ -81,13 +81,9 @@ class Signature:
         found: dict[str, tuple[int, str]] = {}
         for leaf, tensor in zip(self.leaves, tensors, strict=True):
             if tensor.dim() != len(leaf.dims):
-                raise InputError(
-                    f"Argument '{leaf.name}' has {tensor.dim()} axes, expected {len(leaf.dims)}."
-                )
+                raise InputError(f"Argument '{leaf.name}' has {tensor.dim()} axes, expected {len(leaf.dims)}.")
             for axis, (dim, size) in enumerate(zip(leaf.dims, tensor.shape, strict=True)):
-                expected, first = (
-                    found.setdefault(dim, (size, leaf.name)) if isinstance(dim, str) else (dim, "")
-                )
+                expected, first = found.setdefault(dim, (size, leaf.name)) if isinstance(dim, str) else (dim, "")
                 if size != expected:
                     because = f"the size of '{first}'" if first else "the size it was traced with"
                     raise InputError(

@@ -22,9 +22,7 @@ def size_arguments(spec: Branch, sizes: dict[str, int]) -> tuple[Branch, list[tu
 
     def visit(node: Any) -> Any:
         if isinstance(node, Branch):
-            return Branch(
-                node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template
-            )
+            return Branch(node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template)
         if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
             return _size_slot(node, sizes, extra)
         return node

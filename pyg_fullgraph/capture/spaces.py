@@ -66,9 +66,7 @@ NODE_NAMES = frozenset(
     ]
 )
 _EDGE_INDEX_NAME = re.compile(r"(edge.*index|edges?$|^adj|^adjs|_adj|index$|^ei$|adj_t)")
-_EDGE_NAME = re.compile(
-    r"^(edge|adj|e_id|e_attr|edges|hyperedge|rel_type|etype|pseudo|ea$|ew$)|(^|_)edge(_|$)"
-)
+_EDGE_NAME = re.compile(r"^(edge|adj|e_id|e_attr|edges|hyperedge|rel_type|etype|pseudo|ea$|ew$)|(^|_)edge(_|$)")
 
 
 @dataclass
@@ -88,9 +86,7 @@ class _Argument:
 
     @property
     def integer(self) -> bool:
-        return not (
-            self.tensor.is_floating_point() or self.tensor.is_complex() or self.tensor.dtype == torch.bool
-        )
+        return not (self.tensor.is_floating_point() or self.tensor.is_complex() or self.tensor.dtype == torch.bool)
 
     @property
     def is_edge_named(self) -> bool:
@@ -167,9 +163,7 @@ def _base_name(path: Path) -> str:
     """The innermost path element that is an argument or attribute name."""
     name = str(path[0])
     for part in path[1:]:
-        if isinstance(part, Attribute) or (
-            isinstance(part, str) and (part in NODE_NAMES or _EDGE_NAME.search(part))
-        ):
+        if isinstance(part, Attribute) or (isinstance(part, str) and (part in NODE_NAMES or _EDGE_NAME.search(part))):
             name = part
     for suffix in ("_dict", "_list"):
         name = name.removesuffix(suffix)
@@ -223,9 +217,7 @@ def _edge_space_name(argument: _Argument, spaces: _Spaces) -> str:
     if not numbers and argument.key is None and not spaces.opened:
         name = "E"
     stem, count = name, 2
-    while (
-        name in spaces.opened or spaces.sizes.get(name, argument.tensor.shape[1]) != argument.tensor.shape[1]
-    ):
+    while name in spaces.opened or spaces.sizes.get(name, argument.tensor.shape[1]) != argument.tensor.shape[1]:
         name, count = f"{stem}#{count}", count + 1
     return name
 
@@ -276,9 +268,7 @@ def _pairs(named: list[_Argument]) -> dict[int, str]:
     return sides if len(set(sides.values())) == 2 else {}
 
 
-def _node_rows(
-    argument: _Argument, space: str, spaces: _Spaces, arguments: list[_Argument] | None = None
-) -> None:
+def _node_rows(argument: _Argument, space: str, spaces: _Spaces, arguments: list[_Argument] | None = None) -> None:
     """Give `argument` node rows on its first axis; on its second to last for PyG's static graphs `[*, N,
     F]`.
     """
@@ -300,9 +290,7 @@ def _max_index(arguments: list[_Argument]) -> int:
     return max(tops, default=0)
 
 
-def _keep_hints(
-    arguments: list[_Argument], names: list[str], hints: dict[str, Dims], spaces: _Spaces
-) -> None:
+def _keep_hints(arguments: list[_Argument], names: list[str], hints: dict[str, Dims], spaces: _Spaces) -> None:
     """Reuse an earlier call's dimensions for arguments that only their size would decide, where they still
     fit.
     """
@@ -312,8 +300,7 @@ def _keep_hints(
             continue
         sizes = argument.tensor.shape
         if all(
-            spaces.sizes.get(d, -1) == s if isinstance(d, str) else d == s
-            for d, s in zip(hint, sizes, strict=True)
+            spaces.sizes.get(d, -1) == s if isinstance(d, str) else d == s for d, s in zip(hint, sizes, strict=True)
         ):
             argument.dims = hint
 
@@ -323,9 +310,7 @@ def _by_size(argument: _Argument, spaces: _Spaces) -> Dims:
     if argument.tensor.dim() == 0 or (argument.name == "ptr" and argument.integer):
         return argument.fixed()
     if argument.key_is_edge:
-        return _edge_rows(
-            argument, [n for n in spaces.edges() if n.startswith("E:" + "__".join(argument.key))], spaces
-        )
+        return _edge_rows(argument, [n for n in spaces.edges() if n.startswith("E:" + "__".join(argument.key))], spaces)
     if argument.is_edge_named and not _is_dense_adjacency(argument, spaces):
         return _edge_rows(argument, spaces.edges(), spaces)
     if _is_dense_adjacency(argument, spaces):

@@ -136,9 +136,7 @@ class _Trace:
                     f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew"
                 )
             try:
-                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-                    *inputs
-                )
+                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
             except CaptureError:
                 raise
             except Exception as error:
@@ -157,9 +155,7 @@ class _Trace:
 
     def _fake_parameter(self, tensor: Tensor) -> Tensor:
         with self.fake:
-            out = torch.empty_strided(
-                tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device=tensor.device
-            )
+            out = torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
         return torch.nn.Parameter(out, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else out
 
     def _fake_leaf(self, leaf: Leaf) -> Tensor:
@@ -215,9 +211,7 @@ class _Trace:
             node.meta.setdefault("where", "")
             node.meta.setdefault("layer", "")
         parameters = placeholders[: len(self.real)]
-        constants = {
-            node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"
-        }
+        constants = {node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"}
         self.notes += functionalize(graph, frozen=set(parameters))
         clean(graph, self.env, constants)
         used = {node.target for node in graph.nodes if node.op == "get_attr"}
@@ -225,8 +219,7 @@ class _Trace:
             graph=graph,
             param_names={n.name: name for n, name in zip(parameters, self.real, strict=True)},
             input_names={
-                n.name: leaf
-                for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
+                n.name: leaf for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
             },
             symbols=self._symbols(),
             outputs=self._outputs(graph),
@@ -251,9 +244,7 @@ class _Trace:
         assert self.output_spec is not None
         count = len(nodes) + len(self.output_constants)
         remaining = iter(nodes)
-        leaves = [
-            self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)
-        ]
+        leaves = [self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)]
         return pytree.tree_unflatten(leaves, self.output_spec)
 
 

@@ -36,9 +36,7 @@ def _same(graph: fx.Graph, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.
 
 def _scatter(packet: Any) -> Inverse:
     def inverse(graph: fx.Graph, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-        return insert(
-            graph, at, packet.default, (source, new, *args_of(link)[1:]), dict(link.kwargs), like=source
-        )
+        return insert(graph, at, packet.default, (source, new, *args_of(link)[1:]), dict(link.kwargs), like=source)
 
     return inverse
 
@@ -82,9 +80,7 @@ def _list_back(graph: fx.Graph, link: fx.Node, source: fx.Node, new: fx.Node, at
 
 INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(("alias", "detach", "lift_fresh", "lift", "view_as", "contiguous"), _same),
-    **dict.fromkeys(
-        ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"), _reshape_back
-    ),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"), _reshape_back),
     **dict.fromkeys(("t", "transpose"), _transpose_back),
     "permute": _permute_back,
     "select": _scatter(aten.select_scatter),

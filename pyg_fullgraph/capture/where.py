@@ -18,9 +18,7 @@ _OWN = os.path.dirname(__file__) + os.sep
 _PYG_PART = os.sep + "torch_geometric" + os.sep
 
 
-_GENERATED = re.compile(
-    r"_(propagate|edge_updater)_\w*\.py$"
-)  # torch_geometric's templates, one file per class
+_GENERATED = re.compile(r"_(propagate|edge_updater)_\w*\.py$")  # torch_geometric's templates, one file per class
 
 
 def is_machinery(filename: str) -> bool:
@@ -31,9 +29,7 @@ def is_machinery(filename: str) -> bool:
 
 
 def _describe(code: Any, line: int, owner: Any) -> str:
-    name = getattr(code, "co_qualname", None) or (
-        f"{type(owner).__name__}.{code.co_name}" if owner else code.co_name
-    )
+    name = getattr(code, "co_qualname", None) or (f"{type(owner).__name__}.{code.co_name}" if owner else code.co_name)
     return f"{os.path.basename(code.co_filename)}:{line} in {name.replace('.<locals>', '')}"
 
 
@@ -60,12 +56,8 @@ class Tracker:
                 layer = self._names.get(id(owner))
             if filename == _BOUNDARY and frame.f_code.co_name == "_forward":
                 break
-            if not generated and filename.startswith(
-                "<eval_with_key>"
-            ):  # torch.fx: to_hetero, a traced model
-                generated = (
-                    f"line {frame.f_lineno} of the code of {type(owner).__name__}.{frame.f_code.co_name}"
-                )
+            if not generated and filename.startswith("<eval_with_key>"):  # torch.fx: to_hetero, a traced model
+                generated = f"line {frame.f_lineno} of the code of {type(owner).__name__}.{frame.f_code.co_name}"
             if not is_machinery(filename):
                 text = _describe(frame.f_code, frame.f_lineno, owner)
                 inner = inner or text

@@ -104,9 +104,7 @@ def _has_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _looks_like_edges(value: Any) -> bool:
     if not isinstance(value, torch.Tensor):
         return hasattr(value, "sparse_sizes") or hasattr(value, "tocoo")
-    return value.layout != torch.strided or (
-        value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point()
-    )
+    return value.layout != torch.strided or (value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point())
 
 
 def install(model: torch.nn.Module, options: Options, build: Build, data: Any = None) -> torch.nn.Module:
@@ -122,20 +120,14 @@ def install(model: torch.nn.Module, options: Options, build: Build, data: Any = 
         raise InputError(f"accelerate needs a torch.nn.Module (got {type(model).__name__}).")
     inner = unwrap(model)
     for module in inner.modules():
-        if (
-            module is inner
-            or isinstance(module, GraphModule)
-            or callable(getattr(type(module), "inference", None))
-        ):
+        if module is inner or isinstance(module, GraphModule) or callable(getattr(type(module), "inference", None)):
             _install_one(module, module, options, build, data if module is inner else None)
     if model is not inner:
         _install_one(model, inner, options, build, data)
     return model
 
 
-def _install_one(
-    holder: torch.nn.Module, model: torch.nn.Module, options: Options, build: Build, data: Any
-) -> None:
+def _install_one(holder: torch.nn.Module, model: torch.nn.Module, options: Options, build: Build, data: Any) -> None:
     """Puts an `Inference` of ``model`` into the ``__dict__`` of ``holder``, remembering what was there."""
     previous = vars(holder).get("inference", _ABSENT)
     if isinstance(previous, Inference):
@@ -157,9 +149,7 @@ def uninstall(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @contextmanager
-def installed(
-    model: torch.nn.Module, options: Options, build: Build, data: Any = None
-) -> Iterator[torch.nn.Module]:
+def installed(model: torch.nn.Module, options: Options, build: Build, data: Any = None) -> Iterator[torch.nn.Module]:
     """`install` for the length of a ``with`` block."""
     try:
         yield install(model, options, build, data)

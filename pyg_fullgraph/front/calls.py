@@ -71,9 +71,7 @@ class Given:
     @property
     def num_nodes(self) -> int | None:
         """The number of nodes, where the data or the loader says it (not guessed from the edges)."""
-        if isinstance(self.data, Data) and any(
-            key in self.data for key in ("num_nodes", "x", "pos", "batch")
-        ):
+        if isinstance(self.data, Data) and any(key in self.data for key in ("num_nodes", "x", "pos", "batch")):
             return self.data.num_nodes
         sampler = getattr(self.loader, "num_nodes", None)
         return sampler if isinstance(sampler, int) else None

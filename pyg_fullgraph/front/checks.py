@@ -64,9 +64,7 @@ def warn_about_loader(loader: Any) -> None:
         )
     ignored = []
     if isinstance(getattr(loader, "sampler", None), RandomSampler):
-        ignored.append(
-            "shuffle=True: output rows are in node order (PyG's own inference() would return them permuted)"
-        )
+        ignored.append("shuffle=True: output rows are in node order (PyG's own inference() would return them permuted)")
     fan_out = _fan_out(loader)
     if any(size != -1 for size in fan_out):
         ignored.append(f"num_neighbors={fan_out}: neighbours are not sampled, all are used")
@@ -171,11 +169,7 @@ def _innermost_layer(model: torch.nn.Module, error: BaseException) -> tuple[str,
         if isinstance(module, torch.nn.Module) and names.get(id(module)) and _width(module) is not None:
             outer = found
             found = (names[id(module)], module)
-            if (
-                outer is not None
-                and found[0].startswith(outer[0] + ".")
-                and _width(outer[1]) == _width(module)
-            ):
+            if outer is not None and found[0].startswith(outer[0] + ".") and _width(outer[1]) == _width(module):
                 found = outer  # GCNConv says more than the Linear inside it
     return found
 
@@ -191,12 +185,7 @@ def _edge_count(forward: Forward, call: Call) -> int | None:
 def _tiny(value: Any, rows: int, edges: int | None) -> Any:
     """The argument for two nodes and no edge."""
     if isinstance(value, Tensor) and value.dim() > 0:
-        if (
-            value.dim() == 2
-            and value.size(0) == 2
-            and not value.is_floating_point()
-            and value.size(1) == edges
-        ):
+        if value.dim() == 2 and value.size(0) == 2 and not value.is_floating_point() and value.size(1) == edges:
             return value[:, :0]
         if value.size(0) == edges and (edges != rows or not value.is_floating_point()):
             return value[:0]

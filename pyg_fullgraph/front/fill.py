@@ -74,9 +74,7 @@ def _whole(given: Given, forward: Forward) -> tuple[Any, Adjacency | None]:
     data = given.data
     if data is None:
         if given.graph is None or not given.tensors:
-            raise InputError(
-                f"{forward} takes a whole Data object, but none was passed. Call inference(model, data)."
-            )
+            raise InputError(f"{forward} takes a whole Data object, but none was passed. Call inference(model, data).")
         data = Data()
     data = type(data)() if not data.keys() else _shallow(data)
     if given.tensors:
@@ -102,9 +100,7 @@ def _shallow(data: Any) -> Any:
     return copied
 
 
-def _graph(
-    values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module
-) -> Adjacency | None:
+def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module) -> Adjacency | None:
     """Puts the graph into ``values``; returns the sparse matrix it was, if it was one."""
     name = forward.graph
     if name is None:
@@ -180,11 +176,7 @@ def _layers(graph: Any, given: Given, model: torch.nn.Module, forward: Forward) 
             "be seen. Set model.num_layers, or pass adjs=[(edge_index, None, (N, N))] * L."
         )
     named = next((given.named[n] for n in (forward.features,) if n in given.named), None)
-    rows = (
-        named
-        if named is not None
-        else (given.tensors[0] if given.tensors else getattr(given.data, "x", None))
-    )
+    rows = named if named is not None else (given.tensors[0] if given.tensors else getattr(given.data, "x", None))
     num_nodes = given.num_nodes if rows is None else len(_rows(rows, given))
     ids = torch.arange(graph.size(1), device=graph.device)
     return [(graph, ids, (num_nodes, num_nodes)) for _ in range(count)]
@@ -199,9 +191,7 @@ def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
         values[name] = given.tensors.pop(0)
     if name not in values:
         found = _attribute(given.data, name)
-        found = (
-            _attribute(given.data, "x_dict" if name.endswith("_dict") else "x") if found is None else found
-        )
+        found = _attribute(given.data, "x_dict" if name.endswith("_dict") else "x") if found is None else found
         if found is None and not forward.required(name):
             return
         if found is None:
@@ -215,8 +205,7 @@ def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
     rows = values[name]
     if isinstance(rows, Tensor) and rows.dim() > 0 and expected is not None and rows.size(0) != expected:
         raise InputError(
-            f"'{name}' has {rows.size(0):,} rows, but the graph has {expected:,} nodes. Pass one row per "
-            "node."
+            f"'{name}' has {rows.size(0):,} rows, but the graph has {expected:,} nodes. Pass one row per node."
         )
 
 
@@ -225,8 +214,7 @@ def _positional(values: dict[str, Any], given: Given, forward: Forward) -> None:
     free = [name for name in forward.positional if name not in values]
     if len(given.tensors) > len(free):
         raise InputError(
-            f"{len(given.tensors)} more arrays were passed than {forward} has parameters for. Pass them by "
-            "name."
+            f"{len(given.tensors)} more arrays were passed than {forward} has parameters for. Pass them by name."
         )
     for name, value in zip(free, given.tensors, strict=False):
         values[name] = _rows(value, given)
@@ -308,9 +296,7 @@ def _found(data: Any) -> str:
         return "no Data was passed"
     if isinstance(data, HeteroData):
         return f"the data has only node types {data.node_types} and edge types {data.edge_types}"
-    shapes = [
-        f"{key} {list(value.shape)}" for key, value in data.to_dict().items() if isinstance(value, Tensor)
-    ]
+    shapes = [f"{key} {list(value.shape)}" for key, value in data.to_dict().items() if isinstance(value, Tensor)]
     return f"data has no such attribute (found: {', '.join(shapes) or 'nothing'})"
 
 
@@ -376,9 +362,7 @@ def _first_device(values: Mapping[str, Any]) -> torch.device:
         if isinstance(value, Tensor):
             return value.device
         if isinstance(value, Data):
-            return next(
-                (v.device for v in value.to_dict().values() if isinstance(v, Tensor)), torch.device("cpu")
-            )
+            return next((v.device for v in value.to_dict().values() if isinstance(v, Tensor)), torch.device("cpu"))
         if isinstance(value, Mapping):
             return _first_device(value)
     return torch.device("cpu")

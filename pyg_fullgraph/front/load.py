@@ -36,16 +36,12 @@ def load_model(spec: str, weights: str | Path | None = None, data: Any = None) -
     """
     where, separator, name = spec.rpartition(":")
     if not separator or not where or not name:
-        raise InputError(
-            f"--model {spec}: write FILE.py:NAME or package.module:NAME, for example my_model.py:build."
-        )
+        raise InputError(f"--model {spec}: write FILE.py:NAME or package.module:NAME, for example my_model.py:build.")
     module = _module(where)
     found = getattr(module, name, None)
     if found is None:
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise InputError(
-            f"--model {spec}: {where} has no '{name}' (it defines: {', '.join(names) or 'nothing'})."
-        )
+        raise InputError(f"--model {spec}: {where} has no '{name}' (it defines: {', '.join(names) or 'nothing'}).")
     model = found if isinstance(found, torch.nn.Module) else _build(found, spec, data)
     if weights is not None:
         load_weights(model, weights)
@@ -77,9 +73,7 @@ def _module(where: str) -> ModuleType:
 def _build(found: Any, spec: str, data: Any) -> torch.nn.Module:
     """Calls the user's function or class, with the data if it asks for it."""
     if not callable(found):
-        raise InputError(
-            f"--model {spec} is a {type(found).__name__}; it must be a model or a function returning one."
-        )
+        raise InputError(f"--model {spec} is a {type(found).__name__}; it must be a model or a function returning one.")
     required = [
         parameter
         for parameter in inspect.signature(found).parameters.values()
@@ -122,9 +116,7 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(
-            f"--weights {path} holds no state dict. Save it with torch.save(model.state_dict(), path)."
-        )
+        raise InputError(f"--weights {path} holds no state dict. Save it with torch.save(model.state_dict(), path).")
     state = {key.removeprefix("_orig_mod.").removeprefix("module."): value for key, value in loaded.items()}
     try:
         model.load_state_dict(state)

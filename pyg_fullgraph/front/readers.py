@@ -66,9 +66,7 @@ def read_graph(
     generated = re.fullmatch(r"community(?::([0-9_]+))?", text)
     if generated:
         return community_data(int(generated[1] or COMMUNITY_NODES))
-    if re.fullmatch(r"[A-Za-z]\w*(/[\w.\-]+)*", text) and hasattr(
-        torch_geometric.datasets, text.split("/")[0]
-    ):
+    if re.fullmatch(r"[A-Za-z]\w*(/[\w.\-]+)*", text) and hasattr(torch_geometric.datasets, text.split("/")[0]):
         return read_dataset(text, root=root, split=split)
     raise InputError(
         f"'{text}' is neither a file this program reads (.npz, .pt) nor a data set of "
@@ -181,9 +179,7 @@ def read_dataset(name: str, *, root: str | Path = "data", split: int = 0) -> Dat
             f"{arguments.get('root', root)} yourself, or give an .npz or .pt file, 'karate' or 'community'."
         ) from error
     except (ValueError, AssertionError, KeyError) as error:
-        raise InputError(
-            f"torch_geometric.datasets.{kind} refused '{member}': {_first_line(error)}"
-        ) from error
+        raise InputError(f"torch_geometric.datasets.{kind} refused '{member}': {_first_line(error)}") from error
     data = dataset[0]
     if isinstance(data, Data):
         _take_split(data, split, Path(name))
@@ -253,9 +249,7 @@ def _homogeneous(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: i
     edge_index = arrays.pop("edge_index").long()
     x = _features(arrays, "x", sparse_x)
     graph_ptr = arrays.pop("graph_ptr", None)
-    data = Data(
-        x=x, edge_index=edge_index, **{name: _index_like(name, value) for name, value in arrays.items()}
-    )
+    data = Data(x=x, edge_index=edge_index, **{name: _index_like(name, value) for name, value in arrays.items()})
     per_node = [t.size(0) for t in (x, *(arrays.get(k) for k in ("y", "node_label"))) if t is not None]
     if graph_ptr is not None:
         data.ptr = graph_ptr
@@ -288,11 +282,7 @@ def _hetero(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: int) -
         check_edge_index(edge_index, num_src, num_dst, name=f"{name} of {path.name}")
         data[source, relation, destination].edge_index = edge_index
         for other, value in arrays.items():
-            if (
-                other.startswith("edge_")
-                and not other.startswith("edge_index")
-                and other.endswith(f"__{relation}")
-            ):
+            if other.startswith("edge_") and not other.startswith("edge_index") and other.endswith(f"__{relation}"):
                 data[source, relation, destination][other.removesuffix(f"__{relation}")] = value
     for store in data.node_stores:
         _take_split(store, split, path)
@@ -308,16 +298,8 @@ def _node_stores(data: HeteroData, arrays: dict[str, Tensor], sparse_x: bool) ->
     """Fills the node types with features, labels, masks and sizes; takes what it uses out of ``arrays``."""
     for name in [name for name in arrays if name.startswith("num_nodes__")]:
         data[name.removeprefix("num_nodes__")].num_nodes = int(arrays.pop(name))
-    types = {
-        name.removeprefix("x__").removesuffix("_indptr")
-        for name in arrays
-        if re.match(r"x__.*_indptr$", name)
-    }
-    types |= {
-        name.removeprefix("x__")
-        for name in arrays
-        if re.match(r"x__(?!.*_(indptr|indices|data|shape)$)", name)
-    }
+    types = {name.removeprefix("x__").removesuffix("_indptr") for name in arrays if re.match(r"x__.*_indptr$", name)}
+    types |= {name.removeprefix("x__") for name in arrays if re.match(r"x__(?!.*_(indptr|indices|data|shape)$)", name)}
     for node_type in sorted(types):
         data[node_type].x = _features(arrays, f"x__{node_type}", sparse_x)
     for name in [name for name in arrays if not name.startswith("edge_")]:
@@ -337,11 +319,7 @@ def _features(arrays: dict[str, Tensor], name: str, sparse: bool) -> Tensor | No
     pointer, column, value = pointer.long(), column.long(), value.float()
     rows, columns = (int(n) for n in shape)
     degree = pointer.diff()
-    if (
-        pointer.numel() != rows + 1
-        or not in_range(degree, value.numel() + 1)
-        or not in_range(column, columns)
-    ):
+    if pointer.numel() != rows + 1 or not in_range(degree, value.numel() + 1) or not in_range(column, columns):
         raise InputError(
             f"The sparse features '{name}' are not a valid CSR matrix of {rows:,} x {columns:,}: "
             f"'{name}_indptr' must "
@@ -352,9 +330,7 @@ def _features(arrays: dict[str, Tensor], name: str, sparse: bool) -> Tensor | No
     if sparse:
         entries = torch.stack([row, column])
         return (
-            torch.sparse_coo_tensor(entries, value, (rows, columns), check_invariants=True)
-            .coalesce()
-            .to_sparse_csr()
+            torch.sparse_coo_tensor(entries, value, (rows, columns), check_invariants=True).coalesce().to_sparse_csr()
         )
     return torch.zeros(rows, columns).index_put_((row, column), value, accumulate=True)
 

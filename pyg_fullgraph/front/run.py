@@ -164,9 +164,7 @@ def run(
             differences.
     """
     if not isinstance(model, torch.nn.Module):
-        raise InputError(
-            f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__})."
-        )
+        raise InputError(f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__}).")
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
         options = prepared.options

@@ -131,9 +131,7 @@ def _check_loops(name: str, layer: MessagePassing, adjacency: Adjacency, loops: 
         return
     if getattr(layer, "normalize", True) is False:
         return
-    plain = (
-        adjacency.kind == "SparseTensor" and not adjacency.weighted and not getattr(layer, "improved", False)
-    )
+    plain = adjacency.kind == "SparseTensor" and not adjacency.weighted and not getattr(layer, "improved", False)
     if not plain:
         raise InputError(
             f"The adjacency matrix has {loops:,} self-loops, and {label(name, layer)} adds its own: given a "
@@ -198,9 +196,7 @@ class ValuedModel(torch.nn.Module):
         super().__init__()
         self.model = model
         self.layers = dict(layers)
-        self.adjacency = replace(
-            adjacency, edge_index=adjacency.edge_index[:, :0], value=_none_of(adjacency.value)
-        )
+        self.adjacency = replace(adjacency, edge_index=adjacency.edge_index[:, :0], value=_none_of(adjacency.value))
         self.graph = graph
         self.features = features
         self.training = model.training

@@ -78,9 +78,7 @@ def layers_of(model: torch.nn.Module, loader: Any = None) -> int | None:
     if isinstance(declared, int):
         return declared
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and any(
-            isinstance(item, MessagePassing) for item in module
-        ):
+        if isinstance(module, torch.nn.ModuleList) and any(isinstance(item, MessagePassing) for item in module):
             return len(module)
     return sum(1 for _ in message_layers(model)) or None
 

@@ -176,9 +176,7 @@ def verify(
     forward = _untouched(forward)
     edge_index = inputs.tensors[graphs[0]]
     generator = torch.Generator().manual_seed(seed)
-    chosen = (
-        torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)
-    )  # rows of the output
+    chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(flows) > 1:
@@ -310,9 +308,7 @@ def _compare_rows(
     edges, around = reached
     expected, kept = _run_restricted(inputs, forward, edges, around)
     if isinstance(expected, Exception):
-        return Verification(
-            "none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}"
-        )
+        return Verification("none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}")
     at = targets if kept is None else torch.searchsorted(around, targets)
     num = inputs.num_nodes() if kept is None else around.numel()
     pairs = []
@@ -331,9 +327,7 @@ def _compare_subgraph(
     edges, around = small_subgraph(edge_index, start, inputs.num_nodes(), limit)
     expected, kept = _run_restricted(inputs, forward, edges, around)
     if isinstance(expected, Exception):
-        return Verification(
-            "none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}"
-        )
+        return Verification("none", reason=f"the model's forward fails on a part of the graph: {_first_line(expected)}")
     args, kwargs = inputs.restricted(edges, kept)
     pairs = list(zip(_leaves(engine(*args, **kwargs)), _leaves(expected), strict=True))
     shown = around if kept is not None else torch.arange(inputs.num_nodes())
@@ -341,9 +335,7 @@ def _compare_subgraph(
     return Verification("subgraph", around.numel(), edges.numel(), worst, allowed, reason)
 
 
-def _run_restricted(
-    inputs: Inputs, forward: Forward, edges: Tensor, around: Tensor
-) -> tuple[Any, Tensor | None]:
+def _run_restricted(inputs: Inputs, forward: Forward, edges: Tensor, around: Tensor) -> tuple[Any, Tensor | None]:
     """Forward on some edges, renumbered; a model with one parameter per node gets all nodes instead."""
     failure: Exception | None = None
     for nodes in (around, None):

@@ -102,8 +102,7 @@ def _from_tensor(tensor: Tensor, transposed: bool, name: str) -> Edges:
         return Edges(tensor.as_tensor(), None, size)  # type: ignore[attr-defined]
     if tensor.layout != torch.strided:
         raise GraphError(
-            f"'{name}' has the layout {tensor.layout}, which holds blocks, not edges. Pass "
-            f"{name}.to_sparse_csr()."
+            f"'{name}' has the layout {tensor.layout}, which holds blocks, not edges. Pass {name}.to_sparse_csr()."
         )
     check_shape(tensor, name)
     return Edges(tensor, None, None)
@@ -113,16 +112,12 @@ def _from_torch_sparse(adj: Tensor, transposed: bool, name: str) -> Edges:
     """COO (duplicates stay, as in PyG), CSR or CSC."""
     if adj.layout == torch.sparse_coo:
         if adj.sparse_dim() != 2:
-            raise GraphError(
-                f"'{name}' must have two sparse dimensions (got {adj.sparse_dim()}): [N, N] or [N, N, F]."
-            )
+            raise GraphError(f"'{name}' must have two sparse dimensions (got {adj.sparse_dim()}): [N, N] or [N, N, F].")
         row, col = adj._indices()
         value = adj._values()
     else:
         if adj.dim() - adj.dense_dim() != 2:
-            raise GraphError(
-                f"'{name}' must be one matrix, not a batch of matrices (got shape {list(adj.shape)})."
-            )
+            raise GraphError(f"'{name}' must be one matrix, not a batch of matrices (got shape {list(adj.shape)}).")
         compressed_rows = adj.layout == torch.sparse_csr
         pointer = adj.crow_indices() if compressed_rows else adj.ccol_indices()
         inner = adj.col_indices() if compressed_rows else adj.row_indices()
@@ -174,9 +169,7 @@ def _from_data(data: Any) -> Edges:
     return Edges(edges.edge_index, edges.value, edges.size or size)
 
 
-def _oriented(
-    row: Tensor, col: Tensor, value: Tensor | None, shape: tuple[int, int], transposed: bool
-) -> Edges:
+def _oriented(row: Tensor, col: Tensor, value: Tensor | None, shape: tuple[int, int], transposed: bool) -> Edges:
     """Matrix entries as edges: a transposed matrix has one row per destination."""
     if transposed:
         return Edges(torch.stack([col, row]), value, (shape[1], shape[0]))

@@ -75,9 +75,7 @@ def rmat(
     return edge_index
 
 
-def _descend(
-    scale: int, count: int, probabilities: tuple[float, float, float], generator: torch.Generator
-) -> Tensor:
+def _descend(scale: int, count: int, probabilities: tuple[float, float, float], generator: torch.Generator) -> Tensor:
     """``count`` edges ``[2, count]``: one quadrant per bit of the node numbers."""
     a, b, c = probabilities
     ends = torch.zeros(2, count, dtype=torch.int64)
@@ -120,14 +118,7 @@ def community(
     Raises:
         GraphError: if a number is out of its range.
     """
-    if (
-        num_nodes < 0
-        or num_classes < 1
-        or num_features < 0
-        or degree < 0
-        or not 0 <= mixing <= 1
-        or skew <= 1
-    ):
+    if num_nodes < 0 or num_classes < 1 or num_features < 0 or degree < 0 or not 0 <= mixing <= 1 or skew <= 1:
         raise GraphError(
             "A community graph needs num_nodes >= 0, num_classes >= 1, num_features >= 0, degree >= 0, "
             f"0 <= mixing <= 1 and skew > 1 (got {num_nodes}, {num_classes}, {num_features}, {degree}, "

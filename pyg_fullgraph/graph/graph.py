@@ -150,9 +150,7 @@ class Graph:
             GraphError: if the rows do not exist.
         """
         if not 0 <= start <= stop <= self.num_dst:
-            raise GraphError(
-                f"Rows {start} to {stop} do not exist: the graph has {self.num_dst:,} destinations."
-            )
+            raise GraphError(f"Rows {start} to {stop} do not exist: the graph has {self.num_dst:,} destinations.")
         base = int(self.rowptr[0])
         first, last = int(self.rowptr[start]) - base, int(self.rowptr[stop]) - base
         return Graph(
@@ -170,9 +168,7 @@ class Graph:
         """
         rowptr, order = _sort(self.src, self.num_src)
         dst = _narrow(self.dst(), self.num_dst)
-        return Graph(
-            rowptr, dst.index_select(0, order), self.perm.index_select(0, order), self.num_dst, self.num_src
-        )
+        return Graph(rowptr, dst.index_select(0, order), self.perm.index_select(0, order), self.num_dst, self.num_src)
 
     def subgraph_rows(self, nodes: Tensor, sources: Tensor | None = None) -> Graph:
         """Returns the graph whose destination ``i`` is ``nodes[i]``; its in-edges keep their order.

@@ -85,9 +85,7 @@ def check_index_dtype(index: Tensor, name: str) -> None:
         raise GraphError(f"'{name}' must be int64 or int32 (got {index.dtype}). Pass {name}.long().")
 
 
-def check_endpoints(
-    src: Tensor, dst: Tensor, num_src: int, num_dst: int, *, name: str = "edge_index"
-) -> None:
+def check_endpoints(src: Tensor, dst: Tensor, num_src: int, num_dst: int, *, name: str = "edge_index") -> None:
     """Checks a list of edges given as two tensors: dtype, device, equal lengths and index range.
 
     Args:
@@ -107,8 +105,7 @@ def check_endpoints(
         check_index_dtype(index, f"{name} ({side})")
     if src.device != dst.device:
         raise GraphError(
-            f"The sources of '{name}' are on {src.device}, its destinations on {dst.device}. Move both to "
-            "one device."
+            f"The sources of '{name}' are on {src.device}, its destinations on {dst.device}. Move both to one device."
         )
     if src.dim() != 1 or src.shape != dst.shape:
         raise GraphError(
@@ -165,12 +162,8 @@ def _first_bad_edge(src: Tensor, dst: Tensor, num_src: int, num_dst: int, name: 
     if bool(bad_src[edge]):
         problems.append(f"its source {source} does not exist: {_valid_range(num_src, 'source nodes')}")
     if bool(bad_dst[edge]):
-        problems.append(
-            f"its destination {destination} does not exist: {_valid_range(num_dst, 'destination nodes')}"
-        )
-    others = (
-        f" {bad.numel() - 1:,} more of {src.numel():,} edges are out of range." if bad.numel() > 1 else ""
-    )
+        problems.append(f"its destination {destination} does not exist: {_valid_range(num_dst, 'destination nodes')}")
+    others = f" {bad.numel() - 1:,} more of {src.numel():,} edges are out of range." if bad.numel() > 1 else ""
     remedy = _remedy(src, dst, num_src, num_dst)
     what = "; ".join(problems)
     return f"Edge {edge} of '{name}' goes from {source} to {destination}; {what}.{others} {remedy}"

@@ -174,9 +174,8 @@ def _joined(stack: bool) -> Callable[[Program, Value], bool]:
     def rule(program: Program, value: Value) -> bool:
         parts = [operand(program, item) for item in value.args[0]]
         dim = value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", 0)
-        nd = len(value.shape)
-        dim %= nd
-        if dim == value.row_dim:
+        dim %= len(value.shape)
+        if value.row_dim is None or dim == value.row_dim:
             return False
         expected = value.row_dim - 1 if stack and dim < value.row_dim else value.row_dim
         return all(part is not None and part.row_dim == expected for part in parts)
@@ -238,7 +237,15 @@ def _group_norm(program: Program, value: Value) -> bool:
     return first is not None and first.row_dim == 0
 
 
-_ELEMENTWISE = {aten._to_copy, aten.clone, aten.detach, aten.alias, aten.contiguous, aten.to, aten.lift_fresh_copy}
+_ELEMENTWISE = {
+    aten._to_copy,
+    aten.clone,
+    aten.detach,
+    aten.alias,
+    aten.contiguous,
+    aten.to,
+    aten.lift_fresh_copy,
+}
 
 _RULES: dict[Any, Callable[[Program, Value], bool]] = {
     aten.mm: _matmul(0, 1),

@@ -10,7 +10,7 @@ from pyg_fullgraph.ir.superstep import Schedule
 
 def format_value(program: Program, value: Value) -> str:
     """`name  f32[N, 64]  = op(args)   # where`."""
-    sizes = ", ".join(program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)  # type: ignore[arg-type]
+    sizes = ", ".join(program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)
     kind = str(value.dtype).removeprefix("torch.") if value.dtype is not None else "scalar"
     word = value.op if value.op != "aten" else _target(value)
     listed = [_text(program, arg) for arg in value.args]

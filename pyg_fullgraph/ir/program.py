@@ -30,11 +30,11 @@ from typing import Any
 import sympy
 import torch
 
-Size = int | sympy.Expr
+Size = Any  # an int, or a sympy expression in the symbolic sizes
 
 
 class Stage(enum.IntEnum):
-    """What a value depends on, hence when it is computed: per call (PARAM), per graph (STRUCT), per call and row (DATA)."""
+    """What a value depends on, hence when it is computed: per call (PARAM), per graph (STRUCT), per row (DATA)."""
 
     PARAM = 0
     STRUCT = 1
@@ -131,6 +131,11 @@ def is_symbolic(size: Any) -> bool:
     return isinstance(size, sympy.Expr) and not size.is_Integer
 
 
+def is_aten(value: Value, packet: Any) -> bool:
+    """True where `value` is a call of this ATen operator, in any overload."""
+    return value.op == "aten" and getattr(value.target, "overloadpacket", None) is packet
+
+
 def map_args(tree: Any, fn: Callable[[Any], Any]) -> Any:
     """Apply `fn` to every leaf of an argument tree (tuples, lists and dicts are containers)."""
     if isinstance(tree, tuple):
@@ -154,7 +159,7 @@ def symbols_of(value: Value) -> set[sympy.Symbol]:
     found: set[sympy.Symbol] = set()
     for size in value.shape:
         if is_symbolic(size):
-            found |= size.free_symbols  # type: ignore[union-attr]
+            found |= size.free_symbols
     map_args(
         (value.args, value.kwargs),
         lambda leaf: found.update(leaf.expr.free_symbols) if isinstance(leaf, Dim) else None,

@@ -16,8 +16,8 @@ from pyg_fullgraph.ops.backend import DTYPES, INDICES, kernel, threads_or_defaul
 from pyg_fullgraph.ops.check import (
     check_index,
     check_like,
-    check_rows,
     check_rowptr,
+    check_rows,
     fail,
     output,
     width,
@@ -30,9 +30,7 @@ EXPLICIT, ADDITIVE, GATV2, DOT = range(4)
 NO_ROWS = (0, 0)
 
 
-def segment_softmax(
-    score: Tensor, rowptr: Tensor, *, out: Tensor | None = None, threads: int | None = None
-) -> Tensor:
+def segment_softmax(score: Tensor, rowptr: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
     """Softmax over the edges of each row, each column by itself.
 
     `out[e] = exp(score[e] - max) / (sum of exp(score - max) + 1e-16)`, as `torch_geometric.utils.softmax`.

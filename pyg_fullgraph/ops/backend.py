@@ -97,8 +97,8 @@ def kernels() -> dict[str, Any]:
     """Describe which kernels serve on this machine, and why.
 
     Returns:
-        A dictionary with `backend` ("cpp" or "python"), `reason` (why not "cpp", else empty), `isa` (the instruction set in use),
-        `isas` (all that this processor can run), `threads`, `thread_pool` ("openmp" shared with torch, or
+        A dictionary with `backend` ("cpp" or "python"), `reason` (why not "cpp", else empty), `isa` (the
+        instruction set in use), `isas` (all that this processor can run), `threads`, `thread_pool` ("openmp" shared with torch, or
         "workers" of our own), `dtypes`, `devices`, `machine` and `compiler`.
     """
     extension = load()

@@ -10,8 +10,8 @@ from pyg_fullgraph.ops.backend import INDICES, PLAIN, load, threads_or_default
 from pyg_fullgraph.ops.check import (
     check_index,
     check_out,
-    check_rows,
     check_rowptr,
+    check_rows,
     fail,
     output,
     width,

@@ -1,6 +1,7 @@
 """The operators under torch.library as `torch.ops.pyg_fullgraph.*`, with fake kernels.
 
-For tracing and `torch.compile`, which then see opaque operators; the plain functions are about ten times cheaper to call.
+For tracing and `torch.compile`, which then see opaque operators; the plain functions are about ten times cheaper to
+call.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def _(score: Tensor, rowptr: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("pyg_fullgraph::gather_reduce", mutates_args=())
-def gather_reduce(
-    x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, reduce: str = "sum"
-) -> Tensor:
+def gather_reduce(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """`ops.gather_reduce`."""
     return reduces.gather_reduce(x, src, rowptr, weight, reduce)
 
@@ -120,9 +119,7 @@ def attention_gatv2(
 
 
 @torch.library.custom_op("pyg_fullgraph::attention_dot", mutates_args=())
-def attention_dot(
-    value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float
-) -> Tensor:
+def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float) -> Tensor:
     """`ops.attention_dot`."""
     return attend.attention_dot(value, src, rowptr, key, query, scale)
 

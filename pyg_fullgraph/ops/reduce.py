@@ -1,4 +1,4 @@
-"""Edge to node: `segment_reduce` (of edge values) and `gather_reduce` (of weighted source rows, without storing them)."""
+"""Edge to node: `segment_reduce` (of edge values) and `gather_reduce` (of weighted source rows, never stored)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyg_fullgraph.ops.backend import DTYPES, INDICES, kernel, threads_or_defaul
 from pyg_fullgraph.ops.check import (
     check_index,
     check_reduce,
-    check_rows,
     check_rowptr,
+    check_rows,
     fail,
     output,
     width,

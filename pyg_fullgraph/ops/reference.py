@@ -106,9 +106,7 @@ def attention_gatv2(
     return attention(value, src, rowptr, score)
 
 
-def attention_dot(
-    value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float
-) -> Tensor:
+def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float) -> Tensor:
     """`attention` with score = scale * sum_c query[i, h, c] * key[j, h, c]: the Transformer's. [B, H, ...]"""
     score = (repeat(widen(query), rowptr) * gather(widen(key), src)).sum(-1) * scale
     return attention(value, src, rowptr, score)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pyg_fullgraph.errors import GraphError
 from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.backend import INDICES, PLAIN, load, threads_or_default
-from pyg_fullgraph.ops.check import check_index
+from pyg_fullgraph.ops.check import check_index, fail
 
 
 def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
@@ -28,6 +28,8 @@ def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Te
         GraphError: a row is out of range; the first such edge is named.
     """
     check_index("csr", "index", index)
+    if index.dtype == torch.int32 and index.numel() > torch.iinfo(torch.int32).max:
+        fail("csr", "index", index, "int64 for so many edges: perm has index's type")
     if torch.compiler.is_compiling():
         result: tuple[Tensor, Tensor] = torch.ops.pyg_fullgraph.csr(index, num_rows)
         return result

@@ -53,16 +53,16 @@ def _same_filter(
     masks = [item.name for item in value.args[1] if isinstance(item, Ref)]
     if len(masks) != 1 or program[masks[0]].dtype is not torch.bool:
         return value
-    gone = next((s for s in value.shape if is_symbolic(s) and program.definers.get(s) == value.name), None)  # type: ignore[call-overload]
+    gone = next((s for s in value.shape if is_symbolic(s) and program.definers.get(s) == value.name), None)
     if gone is None:
         return value
     stays = kept_by.setdefault(masks[0], gone)
     if stays == gone:
         return value
     sizes[gone] = stays
-    del program.definers[gone]  # type: ignore[arg-type]
-    if value.stage is Stage.STRUCT and program[program.definers[stays]].stage is not Stage.STRUCT:  # type: ignore[index]
-        program.definers[stays] = value.name  # type: ignore[index]
+    del program.definers[gone]
+    if value.stage is Stage.STRUCT and program[program.definers[stays]].stage is not Stage.STRUCT:
+        program.definers[stays] = value.name
     return _rewrite(value, {}, sizes)
 
 
@@ -78,7 +78,7 @@ def _rewrite(value: Value, mapping: dict[str, str], sizes: dict[sympy.Expr, symp
     def leaf(item: Any) -> Any:
         return _leaf(item, mapping, sizes)
 
-    shape = tuple(s.xreplace(sizes) if is_symbolic(s) else s for s in value.shape)  # type: ignore[union-attr]
+    shape = tuple(s.xreplace(sizes) if is_symbolic(s) else s for s in value.shape)
     return replace(value, args=map_args(value.args, leaf), kwargs=map_args(value.kwargs, leaf), shape=shape)
 
 
@@ -104,7 +104,7 @@ def _hashable(item: Any) -> bool:
 
 def _unify(program: Program, merged: Value, kept: Value, sizes: dict[sympy.Expr, sympy.Expr]) -> None:
     for gone, stays in zip(merged.shape, kept.shape, strict=True):
-        if is_symbolic(gone) and gone != stays and gone.is_Symbol:  # type: ignore[union-attr]
+        if is_symbolic(gone) and gone != stays and gone.is_Symbol:
             sizes[gone] = stays
             program.definers.pop(gone, None)
     if merged.target is torch.ops.aten._local_scalar_dense.default:

@@ -220,9 +220,7 @@ class _Cut:
             value = self.program[operand[0]]
             if value.op == "input" or self.is_whole(value):
                 continue
-            if how == "stored":
-                self.stored.add(operand)
-            elif operand[1] is None and self.step[operand] < step:
+            if how == "stored" or (operand[1] is None and self.step[operand] < step):
                 self.stored.add(operand)
 
     def _schedule(self, demanded: set[Instance]) -> Schedule:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir import Program, Ref, Stage, Value
+from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
 
 aten = torch.ops.aten
 
@@ -52,9 +52,21 @@ def _gather_reduce(program: Program, value: Value) -> Value | None:
         return None
     if reduce == "mul" or gathered.dtype not in FLOATS:
         return None
-    args = (gathered.args[0], gathered.args[1], Ref(index.name), Ref(weight.name) if weight is not None else None)
+    args = (
+        gathered.args[0],
+        gathered.args[1],
+        Ref(index.name),
+        Ref(weight.name) if weight is not None else None,
+    )
     return Value(
-        value.name, "gather_reduce", args, {"reduce": reduce}, value.shape, value.dtype, Stage.DATA, where=value.where
+        value.name,
+        "gather_reduce",
+        args,
+        {"reduce": reduce},
+        value.shape,
+        value.dtype,
+        Stage.DATA,
+        where=value.where,
     )
 
 
@@ -70,10 +82,6 @@ def _is_weight(weight: Value, gathered: Value, message: Value) -> bool:
     if all(size == 1 for size in weight.shape[1:]):
         return True
     return len(weight.shape) == 3 and weight.shape[2] == 1 and weight.shape[1] == gathered.shape[1]
-
-
-def is_aten(value: Value, packet: object) -> bool:
-    return value.op == "aten" and value.target is not None and value.target.overloadpacket is packet
 
 
 def _only_user(program: Program, name: str, user: str) -> bool:
@@ -202,7 +210,7 @@ def _dot(program: Program, score: Value, src: Ref, index: Ref) -> dict[str, Any]
         return None
     left, right = (program[name] for name in product.refs())
     for query, key in ((left, right), (right, left)):
-        if query.op == key.op == "gather" and query.args[1] == index and key.args[1] == src:
-            if query.shape == key.shape:
-                return {"query": query.args[0], "key": key.args[0], "scale": scale}
+        at_ends = query.op == key.op == "gather" and query.args[1] == index and key.args[1] == src
+        if at_ends and query.shape == key.shape:
+            return {"query": query.args[0], "key": key.args[0], "scale": scale}
     return None

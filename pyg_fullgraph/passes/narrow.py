@@ -17,8 +17,7 @@ from dataclasses import replace
 
 import torch
 
-from pyg_fullgraph.ir import Program, Ref, Stage, Value
-from pyg_fullgraph.passes.fuse import is_aten
+from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
 
 aten = torch.ops.aten
 
@@ -53,7 +52,11 @@ def _aggregate_first(program: Program, value: Value) -> None:
         return
     inner = program.fresh("aggregate")
     gathered = replace(
-        value, name=inner, args=(Ref(x.name), *value.args[1:]), shape=(value.shape[0], *x.shape[1:]), dtype=x.dtype
+        value,
+        name=inner,
+        args=(Ref(x.name), *value.args[1:]),
+        shape=(value.shape[0], *x.shape[1:]),
+        dtype=x.dtype,
     )
     program.insert_before(value.name, [gathered])
     program.values[value.name] = Value(
@@ -83,7 +86,9 @@ def _multiply_first(program: Program, value: Value) -> None:
     x = aggregate.args[0]
     made: list[Value] = []
 
-    def emit(like: Value, stem: str, op: str, args: tuple, space: object, target: object = None, **kwargs: object) -> Ref:
+    def emit(
+        like: Value, stem: str, op: str, args: tuple, space: object, target: object = None, **kwargs: object
+    ) -> Ref:
         name = program.fresh(stem)
         shape = (space, value.shape[1])
         item = Value(name, op, args, dict(kwargs), shape, value.dtype, Stage.DATA, target=target, where=like.where)
@@ -92,7 +97,15 @@ def _multiply_first(program: Program, value: Value) -> None:
         return Ref(name)
 
     ref = emit(value, "product", "aten", (x, matrix), program[x.name].shape[0], aten.mm.default)
-    ref = emit(aggregate, "aggregate", "gather_reduce", (ref, *aggregate.args[1:]), value.shape[0], None, **aggregate.kwargs)
+    ref = emit(
+        aggregate,
+        "aggregate",
+        "gather_reduce",
+        (ref, *aggregate.args[1:]),
+        value.shape[0],
+        None,
+        **aggregate.kwargs,
+    )
     for scaling, factor in scales:
         ref = emit(scaling, "scale", "aten", (ref, Ref(factor)), value.shape[0], scaling.target)
     for item in made:

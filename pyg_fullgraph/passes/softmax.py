@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-from pyg_fullgraph.ir import Program, Ref, Stage, Value
+from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
 
 aten = torch.ops.aten
 
@@ -28,36 +28,39 @@ def fuse_softmax(program: Program) -> None:
             continue
         score, index = match
         program.values[value.name] = Value(
-            value.name, "softmax", (Ref(score), Ref(index)), {}, value.shape, value.dtype, Stage.DATA, where=value.where
+            value.name,
+            "softmax",
+            (Ref(score), Ref(index)),
+            {},
+            value.shape,
+            value.dtype,
+            Stage.DATA,
+            where=value.where,
         )
     program.drop_dead()
 
 
 def _match(program: Program, value: Value) -> tuple[str, str] | None:
-    if not _is(value, aten.div) or len(value.refs()) != 2:
+    if not is_aten(value, aten.div) or len(value.refs()) != 2:
         return None
     top, bottom = (program[ref] for ref in value.refs())
-    if not _is(top, aten.exp) or bottom.op != "gather":
+    if not is_aten(top, aten.exp) or bottom.op != "gather":
         return None
     index = bottom.args[1].name
     plus = program[bottom.args[0].name]
-    if not _is(plus, aten.add) or len(plus.refs()) != 1 or plus.args[1] != 1e-16:
+    if not is_aten(plus, aten.add) or len(plus.refs()) != 1 or plus.args[1] != 1e-16:
         return None
     total = program[plus.args[0].name]
     if not _is_reduce(total, "sum", top.name, index):
         return None
     shifted = program[top.args[0].name]
-    if not _is(shifted, aten.sub) or len(shifted.refs()) != 2 or shifted.kwargs.get("alpha", 1) != 1:
+    if not is_aten(shifted, aten.sub) or len(shifted.refs()) != 2 or shifted.kwargs.get("alpha", 1) != 1:
         return None
     score, peak_at_edge = shifted.refs()
     peak = program[peak_at_edge]
     if peak.op != "gather" or peak.args[1].name != index:
         return None
     return (score, index) if _is_reduce(program[peak.args[0].name], "max", score, index) else None
-
-
-def _is(value: Value, packet: object) -> bool:
-    return value.op == "aten" and value.target is not None and value.target.overloadpacket is packet
 
 
 def _is_reduce(value: Value, reduce: str, of: str, index: str) -> bool:

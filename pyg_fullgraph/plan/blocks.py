@@ -50,9 +50,7 @@ def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[T
     edges = min(MAX_EDGES, EDGE_BYTES // edge_bytes) if edge_bytes else MAX_EDGES
     cuts = _cut_rows(rows, most, rowptrs, max(edges, 1))
     bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]
-    return [
-        (cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)
-    ]
+    return [(cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)]
 
 
 def _cut_rows(rows: int, most: int, rowptrs: list[Tensor], edges: int) -> list[int]:

@@ -51,7 +51,7 @@ class Report:
         return max((step.tables + step.in_flight for step in self.costs), default=0) + self.structure_bytes
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = []
+        rows: list[tuple[str, ...]] = []
         kernels = iter(self.kernels)
         for number, step in enumerate(self.costs):
             for block in step.blocks:

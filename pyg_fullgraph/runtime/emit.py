@@ -15,10 +15,9 @@ from typing import Any
 
 import sympy
 import torch
-from torch import Tensor
 
 from pyg_fullgraph import ops
-from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, map_args, refs_of
+from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 
@@ -66,7 +65,7 @@ class BlockCode:
     def bind(self, resolve: Callable[[Binding], Any]) -> Callable[..., None]:
         """The function `block(r0, r1, bounds)`, with `bounds` = ((e0, e1), ...) of each layout."""
         scope: dict[str, Any] = {name: resolve(binding) for name, binding in self.bindings.items()}
-        exec(compile(self.text, "<pyg_fullgraph block program>", "exec"), scope)  # noqa: S102 - our own text
+        exec(compile(self.text, "<pyg_fullgraph block program>", "exec"), scope)
         function: Callable[..., None] = scope["block"]
         return function
 
@@ -249,10 +248,10 @@ class _Emitter:
         if (name, context) in self.locals:
             return self.locals[name, context]
         local = self._local(name, context)
-        if value.op == "aten" and value.stage is Stage.STRUCT and not value.refs() and value.target is not None:
-            if value.target.overloadpacket in _SHAPE_ARGUMENT:
-                self.lines.append(f"{local} = {self._emit_aten(value, context, False)}")
-                return local
+        constant = value.op == "aten" and value.stage is Stage.STRUCT and not value.refs()
+        if constant and value.target is not None and value.target.overloadpacket in _SHAPE_ARGUMENT:
+            self.lines.append(f"{local} = {self._emit_aten(value, context, False)}")
+            return local
         self.lines.append(f"{local} = {self._load(value, context)}")
         return local
 
@@ -328,7 +327,7 @@ class _Emitter:
         return f"{self._bind(f'T_{_ident(value.name)}', Binding('table', value.name))}.destination(r0, r1)"
 
     def _comment(self, value: Value) -> str:
-        sizes = ", ".join(self.program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)  # type: ignore[arg-type]
+        sizes = ", ".join(self.program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)
         return f"[{sizes}]" + (f" {value.where}" if value.where else "")
 
     def _free_early(self) -> None:

@@ -115,7 +115,9 @@ def explicit(value: Tensor, src: Tensor, rowptr: Tensor, *, score: Tensor, **mor
     return ops.attention(value, src, rowptr, score.reshape(score.shape[0], value.shape[1]), **more)
 
 
-def gatv2(value: Tensor, src: Tensor, rowptr: Tensor, *, key: Tensor, query: Tensor, att: Tensor, **more: Any) -> Tensor:
+def gatv2(
+    value: Tensor, src: Tensor, rowptr: Tensor, *, key: Tensor, query: Tensor, att: Tensor, **more: Any
+) -> Tensor:
     """`ops.attention_gatv2` with `att` of any leading shape that flattens to [H, C]."""
     return ops.attention_gatv2(value, src, rowptr, key, query, att.reshape(key.shape[1:]), **more)
 

@@ -144,9 +144,11 @@ class Run:
                 self.globals.pop(name, None)
         return map_args(
             self.program.outputs,
-            lambda leaf: self.whole(leaf.name)
-            if isinstance(leaf, Ref)
-            else (self.structure.size_of(leaf.expr) if hasattr(leaf, "expr") else leaf),
+            lambda leaf: (
+                self.whole(leaf.name)
+                if isinstance(leaf, Ref)
+                else (self.structure.size_of(leaf.expr) if hasattr(leaf, "expr") else leaf)
+            ),
         )
 
     def _whole_operator(self, name: str) -> None:

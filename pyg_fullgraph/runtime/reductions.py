@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ir import Value
+from pyg_fullgraph.ir import Value, is_aten
 from pyg_fullgraph.runtime.home import Table
 
 aten = torch.ops.aten
@@ -20,7 +20,7 @@ def reduce_rows(value: Value, tables: Mapping[str, Table]) -> Tensor | None:
         value: an operator that needs its inputs complete.
         tables: name -> stored value, rows first.
     """
-    if value.op != "aten" or value.target is None or value.target.overloadpacket not in (aten.sum, aten.mean):
+    if not is_aten(value, aten.sum) and not is_aten(value, aten.mean):
         return None
     refs = value.refs()
     if len(refs) != 1 or refs[0] not in tables or value.kwargs:
@@ -34,7 +34,7 @@ def reduce_rows(value: Value, tables: Mapping[str, Table]) -> Tensor | None:
         (lambda rows: rows.sum()) if dims is None else (lambda rows: rows.sum(0, keepdim=keep))
     )
     total = table.reduce(partial, torch.add)
-    if value.target.overloadpacket is aten.sum:
+    if is_aten(value, aten.sum):
         return total
     whole = table.whole()
     return total / (whole.numel() if dims is None else whole.shape[0])

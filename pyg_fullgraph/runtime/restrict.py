@@ -51,17 +51,17 @@ def restrict(
     count = int(structure.size_of(space))
     edges = structure.in_edges[layout] if layout is not None else None
     crossing, hops = gathering_steps(compiled), _gathers_after(compiled)
-    if edges is None or source is None:
+    if edges is None or source is None or layout is None:
         empty = torch.zeros(0, dtype=torch.int32)
         graph = Graph(torch.zeros(count + 1, dtype=torch.int64), empty, empty, count, count)
     else:
-        graph = Graph(edges.rowptr, structure.edge_value(source, layout), edges.perm, count, count)  # type: ignore[arg-type]
+        graph = Graph(edges.rowptr, structure.edge_value(source, layout), edges.perm, count, count)
     reach = graph.k_hop(nodes, crossing)
     cone_nodes = reach.nodes
     small = Structure.__new__(Structure)
     small.program, small.values, small.in_edges = program, {}, {}
     small.sizes = dict(structure.sizes)
-    small.sizes[space] = int(cone_nodes.numel())  # type: ignore[index]
+    small.sizes[space] = int(cone_nodes.numel())
     if edges is not None and source is not None and layout is not None:
         rows = cone_nodes[: reach.counts[max(crossing - 1, 0)]]
         small.in_edges[layout] = _edges(structure, graph, edges, rows, cone_nodes, source)
@@ -77,9 +77,7 @@ def restrict(
     return Cone(small, picked, limits, reach.position)
 
 
-def _edges(
-    structure: Structure, graph: Graph, edges: InEdges, rows: Tensor, nodes: Tensor, source: str
-) -> InEdges:
+def _edges(structure: Structure, graph: Graph, edges: InEdges, rows: Tensor, nodes: Tensor, source: str) -> InEdges:
     """The in-edges of `rows`; the remaining nodes of the cone have none."""
     kept = Graph(graph.rowptr, graph.src, torch.arange(graph.num_edges), graph.num_src, graph.num_dst)
     part = kept.subgraph_rows(rows, nodes)

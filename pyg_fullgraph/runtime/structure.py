@@ -68,7 +68,7 @@ class Structure:
                 continue
             tensor = inputs[value.args[0]]
             for dim, (size, actual) in enumerate(zip(value.shape, tensor.shape, strict=True)):
-                if not is_symbolic(size) or not size.is_Symbol:  # type: ignore[union-attr]
+                if not is_symbolic(size) or not size.is_Symbol:
                     continue
                 if self.sizes.setdefault(size, actual) != actual:
                     raise InputError(
@@ -81,7 +81,7 @@ class Structure:
         """The number that a symbolic size, or arithmetic on sizes, has for this graph."""
         missing = [s for s in expr.free_symbols if s not in self.sizes]
         for symbol in missing:
-            self.value(self.program.definers[symbol])  # type: ignore[index]
+            self.value(self.program.definers[symbol])
         number = expr.subs(self.sizes)
         return int(number) if number.is_integer else float(number)
 
@@ -122,7 +122,7 @@ class Structure:
         if not isinstance(result, Tensor):
             return
         for size, actual in zip(value.shape, result.shape, strict=True):
-            if is_symbolic(size) and size.is_Symbol and size not in self.sizes:  # type: ignore[union-attr]
+            if is_symbolic(size) and size.is_Symbol and size not in self.sizes:
                 self.sizes[size] = actual
 
     def learn(self, name: str, result: Any) -> None:
@@ -131,7 +131,7 @@ class Structure:
 
     def size_of_if_known(self, space: sympy.Expr) -> None:
         """Evaluate the structure that determines a size, unless a DATA value does."""
-        definers = [self.program.definers[s] for s in space.free_symbols if s not in self.sizes]  # type: ignore[index]
+        definers = [self.program.definers[s] for s in space.free_symbols if s not in self.sizes]
         for name in definers:
             if self.program[name].stage is Stage.STRUCT:
                 self.value(name)
@@ -162,7 +162,9 @@ class Structure:
     def nbytes(self) -> int:
         """Bytes of everything kept."""
         kept = {id(t): t for t in self.values.values() if isinstance(t, Tensor)}
-        return sum(e.nbytes() for e in self.in_edges.values()) + sum(t.numel() * t.element_size() for t in kept.values())
+        return sum(e.nbytes() for e in self.in_edges.values()) + sum(
+            t.numel() * t.element_size() for t in kept.values()
+        )
 
 
 def _fits_int32(index: Tensor) -> bool:

@@ -61,9 +61,7 @@ def test_all_in_edges(num_nodes: int, edge_index: Tensor) -> None:
     edges = InEdges(edge_index, num_nodes)
     nodes = torch.arange(num_nodes - 1, -1, -2)
     source, row = edges.all_of(nodes)
-    expected = [
-        (s, k) for k, node in enumerate(nodes.tolist()) for s, d in edge_index.t().tolist() if d == node
-    ]
+    expected = [(s, k) for k, node in enumerate(nodes.tolist()) for s, d in edge_index.t().tolist() if d == node]
     assert list(zip(source.tolist(), row.tolist())) == expected
 
 

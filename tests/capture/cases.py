@@ -243,9 +243,7 @@ CONVS = [
     _conv("GCNConv-improved-t2s", lambda: gnn.GCNConv(F_IN, F_OUT, improved=True, flow="target_to_source")),
     _conv("GCNConv-decomposed", lambda: gnn.GCNConv(F_IN, F_OUT, decomposed_layers=2)),
     _conv("ChebConv", lambda: gnn.ChebConv(F_IN, F_OUT, K=3)),
-    _conv(
-        "ChebConv-weight-rw", lambda: gnn.ChebConv(F_IN, F_OUT, K=3, normalization="rw"), plain("edge_weight")
-    ),
+    _conv("ChebConv-weight-rw", lambda: gnn.ChebConv(F_IN, F_OUT, K=3, normalization="rw"), plain("edge_weight")),
     _conv("SAGEConv", lambda: gnn.SAGEConv(F_IN, F_OUT)),
     _conv("SAGEConv-max-project", lambda: gnn.SAGEConv(F_IN, F_OUT, aggr="max", project=True)),
     _conv("SAGEConv-bipartite", lambda: gnn.SAGEConv((F_IN, F_IN), F_OUT), bipartite),
@@ -301,9 +299,7 @@ CONVS = [
     _conv("EdgeConv", lambda: gnn.EdgeConv(_mlp(2 * F_IN, F_OUT))),
     _conv("PPFConv", lambda: gnn.PPFConv(_mlp(F_IN + 4, F_OUT)), of("x", "pos", "normal", "edge_index")),
     _conv("FeaStConv", lambda: gnn.FeaStConv(F_IN, F_OUT, heads=2)),
-    _conv(
-        "PointTransformerConv", lambda: gnn.PointTransformerConv(F_IN, F_OUT), of("x", "pos", "edge_index")
-    ),
+    _conv("PointTransformerConv", lambda: gnn.PointTransformerConv(F_IN, F_OUT), of("x", "pos", "edge_index")),
     _conv("HypergraphConv", lambda: gnn.HypergraphConv(F_IN, F_OUT), hyper(False)),
     _conv(
         "HypergraphConv-attention",
@@ -311,9 +307,7 @@ CONVS = [
         hyper(True),
     ),
     _conv("LEConv", lambda: gnn.LEConv(F_IN, F_OUT), plain("edge_weight")),
-    _conv(
-        "PNAConv", lambda: gnn.PNAConv(F_IN, F_OUT, towers=2, edge_dim=F_EDGE, **PNA_ARGS), plain("edge_attr")
-    ),
+    _conv("PNAConv", lambda: gnn.PNAConv(F_IN, F_OUT, towers=2, edge_dim=F_EDGE, **PNA_ARGS), plain("edge_attr")),
     _conv("ClusterGCNConv", lambda: gnn.ClusterGCNConv(F_IN, F_OUT, diag_lambda=1.0)),
     _conv(
         "GENConv-softmax",
@@ -321,20 +315,14 @@ CONVS = [
         plain("edge_attr"),
     ),
     _conv("GENConv-powermean", lambda: gnn.GENConv(F_IN, F_OUT, "powermean", learn_p=True)),
-    _conv(
-        "GCN2Conv", lambda: gnn.GCN2Conv(F_IN, alpha=0.2, theta=0.5, layer=1), of("x", "x_0", "edge_index")
-    ),
+    _conv("GCN2Conv", lambda: gnn.GCN2Conv(F_IN, alpha=0.2, theta=0.5, layer=1), of("x", "x_0", "edge_index")),
     _conv("WLConv", lambda: gnn.WLConv(), of("labels", "edge_index"), refused="Python hash of data"),
     _conv("WLConvContinuous", lambda: gnn.WLConvContinuous(), plain("edge_weight")),
     _conv("FiLMConv", lambda: gnn.FiLMConv(F_IN, F_OUT)),
-    _conv(
-        "FiLMConv-relations", lambda: gnn.FiLMConv(F_IN, F_OUT, num_relations=RELATIONS), plain("edge_type")
-    ),
+    _conv("FiLMConv-relations", lambda: gnn.FiLMConv(F_IN, F_OUT, num_relations=RELATIONS), plain("edge_type")),
     _conv("SuperGATConv", lambda: gnn.SuperGATConv(F_IN, F_OUT, heads=2, attention_type="MX")),
     _conv("FAConv", lambda: gnn.FAConv(F_IN, eps=0.2), of("x", "x_0", "edge_index")),
-    _conv(
-        "EGConv", lambda: gnn.EGConv(F_IN, F_OUT, aggregators=["sum", "mean", "max", "symnorm"], num_heads=4)
-    ),
+    _conv("EGConv", lambda: gnn.EGConv(F_IN, F_OUT, aggregators=["sum", "mean", "max", "symnorm"], num_heads=4)),
     _conv("PDNConv", lambda: gnn.PDNConv(F_IN, F_OUT, F_EDGE, 6), plain("edge_attr")),
     _conv(
         "GeneralConv",
@@ -498,9 +486,7 @@ BY_ID = {case.id: case for case in CASES}
 #: The graph every case is traced on: self-loops, duplicate edges, an isolated node (the last).
 TRACE_GRAPH: GraphLike = (
     9,
-    torch.tensor(
-        [[0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 2, 2, 5, 7, 1, 1], [1, 0, 3, 2, 5, 6, 7, 6, 0, 1, 2, 7, 0, 3, 4, 4]]
-    ),
+    torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 2, 2, 5, 7, 1, 1], [1, 0, 3, 2, 5, 6, 7, 6, 0, 1, 2, 7, 0, 3, 4, 4]]),
 )
 
 

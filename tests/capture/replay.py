@@ -31,9 +31,7 @@ def assert_same_call(traced: Traced, signature: Signature) -> None:
     assert tuple(traced.input_names.values()) == signature.leaves
 
 
-def eager(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-) -> list[Tensor]:
+def eager(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> list[Tensor]:
     with torch.no_grad():
         result = module(*args, **(kwargs or {}))
     return [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]

@@ -185,9 +185,7 @@ def test_constants_read_no_data() -> None:
     def body(x: Tensor, e: Tensor) -> Tensor:
         messages = x[e[0]]
         return (
-            torch.ones_like(messages)
-            + torch.zeros_like(messages[:, :1])
-            + messages.new_full((messages.size(0), 1), 2)
+            torch.ones_like(messages) + torch.zeros_like(messages[:, :1]) + messages.new_full((messages.size(0), 1), 2)
         )
 
     traced = capture(Model(body).eval(), (features(TRACE_GRAPH[0]), TRACE_GRAPH[1]))

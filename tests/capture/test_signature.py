@@ -174,9 +174,7 @@ def test_constants_of_equal_value_and_other_type_differ() -> None:
     assert len(keys) == 5
 
 
-@pytest.mark.parametrize(
-    "sparse", [EDGES.float().to_sparse(), torch.eye(3).to_sparse_csr()], ids=["coo", "csr"]
-)
+@pytest.mark.parametrize("sparse", [EDGES.float().to_sparse(), torch.eye(3).to_sparse_csr()], ids=["coo", "csr"])
 def test_sparse_matrices_are_refused(sparse: Tensor) -> None:
     with pytest.raises(InputError, match=r"'edge_index' is a sparse matrix.*edge_index = torch\.stack"):
         bind(gnn.SAGEConv(16, 8), (X, sparse), {})
@@ -190,9 +188,7 @@ def test_wrong_arguments_are_told_apart_from_ours() -> None:
 def test_sizes_checks_every_argument() -> None:
     signature, tensors = bind(gnn.GATConv(16, 8, edge_dim=3), (X, EDGES, torch.rand(E, 3)), {})
     assert signature.sizes(tensors) == {"N": N, "E": E}
-    with pytest.raises(
-        InputError, match=r"'edge_attr' has size 4 on axis 0, but 9 \(the size of 'edge_index'\)"
-    ):
+    with pytest.raises(InputError, match=r"'edge_attr' has size 4 on axis 0, but 9 \(the size of 'edge_index'\)"):
         signature.sizes([tensors[0], tensors[1], torch.rand(4, 3)])
 
 

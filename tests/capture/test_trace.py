@@ -131,11 +131,7 @@ def test_structure_of_equal_layers_is_shared() -> None:
     traced = capture(module, args)
     filters = [n for n in traced.graph.nodes if n.target is torch.ops.aten.index.Tensor and None in n.args[1]]
     assert len(filters) == 1
-    sizes = {
-        str(n.meta["val"].node.expr)
-        for n in traced.graph.nodes
-        if isinstance(n.meta.get("val"), torch.SymInt)
-    }
+    sizes = {str(n.meta["val"].node.expr) for n in traced.graph.nodes if isinstance(n.meta.get("val"), torch.SymInt)}
     assert len(sizes) == 3  # nodes, kept edges, their sum
 
 

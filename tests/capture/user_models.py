@@ -278,9 +278,7 @@ class Smoother(Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         inverse = degree(edge_index[1], x.size(0)).clamp(min=1).pow(-0.5)
         weight = inverse[edge_index[0]] * inverse[edge_index[1]]
-        return self.propagation(
-            x.softmax(dim=-1), edge_index, edge_weight=weight, post_step=lambda y: y.clamp(0, 1)
-        )
+        return self.propagation(x.softmax(dim=-1), edge_index, edge_weight=weight, post_step=lambda y: y.clamp(0, 1))
 
 
 class LightRows(Module):

@@ -68,18 +68,14 @@ def hetero() -> HeteroData:
     return data
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: GraphSAGE(COLUMNS, 8, 2, 3), lambda: GCN(COLUMNS, 8, 2, 3), Handwritten]
-)
+@pytest.mark.parametrize("make", [lambda: GraphSAGE(COLUMNS, 8, 2, 3), lambda: GCN(COLUMNS, 8, 2, 3), Handwritten])
 def test_the_method_is_replaced_and_restored(make: Any, data: Data) -> None:
     model = make().eval()
     assert accelerate(model) is model
     expected = model(data.x, data.edge_index)
     assert torch.equal(model.inference(loader_of(data)), expected)
     assert torch.equal(model.inference(data.x, 0, loader_of(data)), expected)
-    assert torch.equal(
-        model.inference(loader_of(data), device="cpu", progress_bar=False, cache=True), expected
-    )
+    assert torch.equal(model.inference(loader_of(data), device="cpu", progress_bar=False, cache=True), expected)
     assert uninstall(model) is model
     assert model.inference.__func__ is type(model).inference
     assert not any(name.startswith("_fullgraph") for name in vars(model))
@@ -224,20 +220,14 @@ def test_accelerate_needs_a_model() -> None:
 
 
 def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "pyg_fullgraph" and record.levelno >= 30
-    ]
+    return [record.getMessage() for record in caplog.records if record.name == "pyg_fullgraph" and record.levelno >= 30]
 
 
 def test_the_note_on_degrees_comes_once_per_class(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         accelerate(GCN(COLUMNS, 8, 2, 3).eval()).inference(loader_of(data))
     (note,) = notes(caplog)
-    assert note.startswith(
-        "GCN: results equal model.forward over the whole graph. PyG's inference(loader) differs"
-    )
+    assert note.startswith("GCN: results equal model.forward over the whole graph. PyG's inference(loader) differs")
     assert "GCNConv 'convs.0' would normalise by the degrees inside each sampled batch" in note
 
 
@@ -254,9 +244,7 @@ def test_the_note_on_degrees_comes_once_per_class(data: Data, caplog: pytest.Log
             "LayerNorm 'norms.0' would take",
             id="layer_norm",
         ),
-        pytest.param(
-            lambda: GCN(COLUMNS, 8, 2, 3, normalize=False), "edge_weight would be dropped", id="weights"
-        ),
+        pytest.param(lambda: GCN(COLUMNS, 8, 2, 3, normalize=False), "edge_weight would be dropped", id="weights"),
         pytest.param(Handwritten, "repeats the model by hand", id="hand-written"),
     ],
 )

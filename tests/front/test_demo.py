@@ -20,9 +20,7 @@ def skewed(num_nodes: int = 120, num_edges: int = 900) -> Data:
     """A random directed graph with hubs, duplicates, self-loops and isolated nodes."""
     source = (num_nodes * torch.rand(num_edges) ** 2).long()
     destination = (num_nodes * torch.rand(num_edges) ** 3).long()
-    return Data(
-        x=torch.randn(num_nodes, 9), edge_index=torch.stack([source, destination]), num_nodes=num_nodes
-    )
+    return Data(x=torch.randn(num_nodes, 9), edge_index=torch.stack([source, destination]), num_nodes=num_nodes)
 
 
 def sorted_edges(edge_index: Tensor) -> list[tuple[int, int]]:
@@ -88,9 +86,7 @@ def test_compare_counts_labels_and_differences() -> None:
     value = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 1.0], [0.0, 1.0]])
     data = Data(y=torch.tensor([0, 1, 0, 0]), test_mask=torch.tensor([True, True, True, False]))
     row = demo.compare("a way", Measured(value, 3.0, 1.0, 2**20), reference, data)
-    assert row == demo.Row(
-        "a way", pytest.approx(2 / 3), pytest.approx(0.25), pytest.approx(0.25), 1.0, 3.0, 2**20
-    )
+    assert row == demo.Row("a way", pytest.approx(2 / 3), pytest.approx(0.25), pytest.approx(0.25), 1.0, 3.0, 2**20)
 
 
 def test_table_is_aligned_markdown() -> None:
@@ -173,10 +169,7 @@ def test_a_short_run_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_command_line_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        demo.main(["--data", "karate", "--epochs", "2", "--hidden", "8", "--heads", "2", "--repeat", "1"])
-        == 0
-    )
+    assert demo.main(["--data", "karate", "--epochs", "2", "--hidden", "8", "--heads", "2", "--repeat", "1"]) == 0
     printed = capsys.readouterr().out
     assert "34 nodes, 156 edges" in printed and "largest difference:" in printed
 

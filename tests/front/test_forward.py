@@ -49,9 +49,7 @@ def test_annotations_name_the_data() -> None:
 
 
 def test_defaults_and_keywords() -> None:
-    def forward(
-        self: Any, x: Any, edge_index: Any, edge_weight: Any = None, *, k: int = 3, **rest: Any
-    ) -> None: ...
+    def forward(self: Any, x: Any, edge_index: Any, edge_weight: Any = None, *, k: int = 3, **rest: Any) -> None: ...
 
     found = forward_of(model_with(forward))
     assert found.positional == ("x", "edge_index", "edge_weight")

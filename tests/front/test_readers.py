@@ -165,9 +165,7 @@ class Offline:
 
 def test_dataset_errors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch_geometric.datasets, "Planetoid", Offline)
-    with pytest.raises(
-        InputError, match=r"'Planetoid/PubMed' could not be downloaded.*'karate' or 'community'"
-    ):
+    with pytest.raises(InputError, match=r"'Planetoid/PubMed' could not be downloaded.*'karate' or 'community'"):
         read_graph("Planetoid/PubMed", root=tmp_path)
     with pytest.raises(InputError, match="Planetoid needs a name: 'Planetoid/NAME'"):
         read_dataset("Planetoid")

@@ -164,9 +164,7 @@ SHAPES: dict[str, Callable[[Data, Any], tuple[tuple[Any, ...], dict[str, Any]]]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_call_shape_gives_forward(
-    shape: str, model: GraphSAGE, data: Data, engine: type[EagerEngine]
-) -> None:
+def test_every_call_shape_gives_forward(shape: str, model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
     args, kwargs = SHAPES[shape](data, loader_of(data))
     assert torch.equal(infer(model, *args, engine=engine, **kwargs), model(data.x, data.edge_index))
     assert len(engine.built) == 1
@@ -265,9 +263,7 @@ def test_a_batch_of_graphs(data: Data, engine: type[EagerEngine]) -> None:
     engine.has_global_reduction = True
     batch = Batch.from_data_list([data, make_data(seed=1)])
     model = GCN(COLUMNS, 8, 2, 3, norm="graph_norm").eval()
-    assert torch.equal(
-        infer(model, batch, engine=engine), model(batch.x, batch.edge_index, batch=batch.batch)
-    )
+    assert torch.equal(infer(model, batch, engine=engine), model(batch.x, batch.edge_index, batch=batch.batch))
 
 
 def test_hetero_data_reaches_to_hetero_models() -> None:
@@ -326,9 +322,7 @@ def test_edge_attr_is_passed_to_layers_built_for_it() -> None:
 def test_missing_edge_attr_names_the_layer_and_what_there_is() -> None:
     data = make_data(weights=True)
     model = GAT(COLUMNS, 8, 2, 3, edge_dim=5).eval()
-    with pytest.raises(
-        InputError, match=r"GATConv 'convs.0' \(edge_dim=5\).*edge_weight \[150\].*Set data.edge_attr"
-    ):
+    with pytest.raises(InputError, match=r"GATConv 'convs.0' \(edge_dim=5\).*edge_weight \[150\].*Set data.edge_attr"):
         infer(model, data)
     assert torch.equal(infer(model, data, edge_attr=None), model(data.x, data.edge_index))
 
@@ -434,9 +428,7 @@ def test_training_mode_is_refused_or_left_for_the_call(model: GraphSAGE, data: D
     ("options", "text"),
     [
         pytest.param({"shuffle": True}, "output rows are in node order", id="shuffle"),
-        pytest.param(
-            {"num_neighbors": [10, 5]}, r"num_neighbors=\[10, 5\]: neighbours are not sampled", id="fan-out"
-        ),
+        pytest.param({"num_neighbors": [10, 5]}, r"num_neighbors=\[10, 5\]: neighbours are not sampled", id="fan-out"),
         pytest.param({"drop_last": True}, "every node gets its row", id="drop_last"),
         pytest.param({"transform": lambda data: data}, "transform", id="transform"),
         pytest.param({"input_nodes": torch.arange(5)}, "pass nodes=", id="subset"),
@@ -577,13 +569,9 @@ def test_sparse_features_are_made_dense(model: GraphSAGE, data: Data) -> None:
 # ---- verification ------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_engine_is_caught_at_the_first_call(
-    model: GraphSAGE, data: Data, engine: type[EagerEngine]
-) -> None:
+def test_a_wrong_engine_is_caught_at_the_first_call(model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
     engine.wrong = 0.1
-    with pytest.raises(
-        FullGraphMismatch, match=r"node \d+, column 0: pyg_fullgraph gives .*GraphSAGE.forward"
-    ):
+    with pytest.raises(FullGraphMismatch, match=r"node \d+, column 0: pyg_fullgraph gives .*GraphSAGE.forward"):
         infer(model, data, engine=engine)
     assert infer(model, data, engine=engine, verify=False).shape == (NUM_NODES, 3)
 

@@ -134,9 +134,7 @@ def test_forward_data_with_adj_t() -> None:
 
     model = Net().eval()
     edge_index = edges()
-    data = Data(
-        x=torch.randn(NUM_NODES, COLUMNS), adj_t=matrix(edge_index, torch.rand(edge_index.size(1)), "csr")
-    )
+    data = Data(x=torch.randn(NUM_NODES, COLUMNS), adj_t=matrix(edge_index, torch.rand(edge_index.size(1)), "csr"))
     expected = model(data).detach()
     close(infer(model, data), expected)
     assert data.adj_t.layout == torch.sparse_csr

@@ -142,9 +142,7 @@ def test_the_message_names_node_column_values_and_tolerance() -> None:
         verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2, name="Net", seeds=300)
     text = str(error.value)
     node = int(text.split()[1].rstrip(","))
-    assert text.startswith(
-        f"node {node}, column 1: pyg_fullgraph gives {float(output[node, 1]):.6g}, Net.forward"
-    )
+    assert text.startswith(f"node {node}, column 1: pyg_fullgraph gives {float(output[node, 1]):.6g}, Net.forward")
     assert "more than the tolerance" in text and "300 of 900" in text and "explain" in text
 
 
@@ -161,10 +159,7 @@ def test_unknown_depth_follows_all_edges() -> None:
     x, edge_index = random_graph(60, 300)
     model = Recorded(Net().eval())
     output = model(x, edge_index)
-    assert (
-        verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=None).how
-        == "neighbourhood"
-    )
+    assert verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=None).how == "neighbourhood"
 
 
 def test_rows_of_asked_nodes() -> None:
@@ -197,9 +192,7 @@ def test_graph_wide_statistics_take_the_subgraph() -> None:
     x, edge_index = random_graph()
     model = Recorded(GCN(COLUMNS, 8, 2, 3, norm="graph_norm").eval())
     output = model(x, edge_index)
-    result = verify(
-        inputs_of(x, edge_index), output, forward=model, engine=model, hops=2, global_reduction=True
-    )
+    result = verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2, global_reduction=True)
     assert (result.how, result.reason) == ("subgraph", "a value is reduced over all nodes")
     with pytest.raises(FullGraphMismatch):
         verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2)

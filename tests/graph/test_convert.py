@@ -149,9 +149,7 @@ def test_scipy_in_adj_t_is_transposed() -> None:
 
 
 def test_errors_teach() -> None:
-    with pytest.raises(
-        GraphError, match=r"'edge_index' is a builtins.str, which is not a graph.*Pass edge_index"
-    ):
+    with pytest.raises(GraphError, match=r"'edge_index' is a builtins.str, which is not a graph.*Pass edge_index"):
         to_edges("graph")
     with pytest.raises(GraphError, match="neither 'edge_index' nor 'adj_t'"):
         to_edges(Data(x=torch.ones(3, 1)))

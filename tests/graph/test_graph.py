@@ -80,9 +80,7 @@ def test_rows_view(num_nodes: int, edge_index: Tensor, share: float) -> None:
     part = graph.rows(start, stop)
     assert rows_of(part) == rows_of(graph)[start:stop]
     assert rows_of(part.rows(0, part.num_dst // 2)) == rows_of(graph)[start:stop][: part.num_dst // 2]
-    assert torch.equal(
-        part.dst().long() + start, graph.dst().long()[int(graph.rowptr[start]) :][: part.num_edges]
-    )
+    assert torch.equal(part.dst().long() + start, graph.dst().long()[int(graph.rowptr[start]) :][: part.num_edges])
     if part.num_edges > 0:
         assert part.src.untyped_storage().data_ptr() == graph.src.untyped_storage().data_ptr()
 
@@ -92,9 +90,7 @@ def test_reverse(num_nodes: int, edge_index: Tensor) -> None:
     graph = Graph.from_edges(edge_index[0], edge_index[1], num_nodes)
     reverse = graph.reverse()
     edges = list(map(tuple, edge_index.t().tolist()))
-    expected = [
-        sorted((dst, e) for e, (src, dst) in enumerate(edges) if src == node) for node in range(num_nodes)
-    ]
+    expected = [sorted((dst, e) for e, (src, dst) in enumerate(edges) if src == node) for node in range(num_nodes)]
     assert rows_of(reverse) == expected
 
 
@@ -107,9 +103,7 @@ def test_reverse_of_two_node_types() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(edge_lists(), st.data())
-def test_subgraph_rows_equals_naive(
-    case: tuple[int, int, list[tuple[int, int]]], data: st.DataObject
-) -> None:
+def test_subgraph_rows_equals_naive(case: tuple[int, int, list[tuple[int, int]]], data: st.DataObject) -> None:
     num_src, num_dst, edges = case
     nodes = data.draw(st.lists(st.integers(0, num_dst - 1), max_size=15))
     src, dst = as_tensor(edges)
@@ -141,9 +135,7 @@ def naive_k_hop(
 
 @settings(deadline=None, max_examples=80)
 @given(edge_lists(), st.integers(0, 4), st.data())
-def test_k_hop_equals_naive(
-    case: tuple[int, int, list[tuple[int, int]]], hops: int, data: st.DataObject
-) -> None:
+def test_k_hop_equals_naive(case: tuple[int, int, list[tuple[int, int]]], hops: int, data: st.DataObject) -> None:
     num_nodes = max(case[:2])
     nodes = data.draw(st.lists(st.integers(0, num_nodes - 1), max_size=6))
     src, dst = as_tensor(case[2])
@@ -157,9 +149,7 @@ def test_k_hop_equals_naive(
 
 @nasty()
 @pytest.mark.parametrize("step", [1, 7, 1 << 22])
-def test_k_hop_in_steps(
-    num_nodes: int, edge_index: Tensor, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_k_hop_in_steps(num_nodes: int, edge_index: Tensor, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "EDGES_PER_STEP", step)
     graph = Graph.from_edges(edge_index[0], edge_index[1], num_nodes)
     nodes = list(range(0, num_nodes, 6))

@@ -35,15 +35,9 @@ def test_accepts_exactly_what_is_in_range(edges: list[tuple[int, int]]) -> None:
     ("edge_index", "match"),
     [
         pytest.param([[0, 1]], r"must be a torch.Tensor of shape \[2, E\] \(got builtins.list\)", id="list"),
-        pytest.param(
-            torch.zeros(3, 4, dtype=torch.long), r"must have shape \[2, E\] \(got \[3, 4\]\)", id="rows"
-        ),
-        pytest.param(
-            torch.zeros(9, 2, dtype=torch.long), r"looks transposed: pass edge_index.t\(\)", id="transposed"
-        ),
-        pytest.param(
-            torch.zeros(2, 4), r"must be int64 or int32 \(got torch.float32\).*\.long\(\)", id="float"
-        ),
+        pytest.param(torch.zeros(3, 4, dtype=torch.long), r"must have shape \[2, E\] \(got \[3, 4\]\)", id="rows"),
+        pytest.param(torch.zeros(9, 2, dtype=torch.long), r"looks transposed: pass edge_index.t\(\)", id="transposed"),
+        pytest.param(torch.zeros(2, 4), r"must be int64 or int32 \(got torch.float32\).*\.long\(\)", id="float"),
         pytest.param(torch.zeros(2, 4, dtype=torch.bool), "must be int64 or int32", id="bool"),
         pytest.param(torch.tensor([[0], [-1]]), "Negative numbers usually mark padding", id="negative"),
         pytest.param(
@@ -80,9 +74,7 @@ def test_endpoints() -> None:
     with pytest.raises(GraphError, match="at least 0"):
         check_endpoints(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), -1, 1)
     with pytest.raises(GraphError, match="Move both to one device"):
-        check_endpoints(
-            torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long, device="meta"), 1, 1
-        )
+        check_endpoints(torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long, device="meta"), 1, 1)
 
 
 def test_nodes() -> None:

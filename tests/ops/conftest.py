@@ -112,6 +112,11 @@ def assert_close(got: Tensor, expected: Tensor, scale: float = 1.0) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=bound, equal_nan=True)
 
 
+def indices(src: Tensor, isa: str) -> list[Tensor]:
+    """Source rows in the types to try: both for the widest instruction set, one for the others, to save time."""
+    return {"baseline": [src], "avx2": [src.int()]}.get(isa, [src, src.int()])
+
+
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are bit-identical."""
     raw = {2: torch.int16, 4: torch.int32, 8: torch.int64}[a.element_size()]

@@ -9,7 +9,7 @@ from pyg_fullgraph import ops
 from pyg_fullgraph.errors import OperatorError
 from pyg_fullgraph.ops import reference
 
-from .conftest import WIDTHS, Case, short
+from .conftest import WIDTHS, Case, indices, short
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int16, torch.bool, torch.complex64]
 
@@ -18,8 +18,8 @@ TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.int16,
 def test_every_graph(case, dtype, each_isa):
     x = (2 * case.normal(case.nodes, 3, 2)).round().to(dtype)
     y = (2 * case.normal(case.rows, 3, 2)).round().to(dtype)
-    for _ in each_isa():
-        for src in (case.src, case.src.int()):
+    for isa in each_isa():
+        for src in indices(case.src, isa):
             assert torch.equal(ops.gather(x, src, threads=2), reference.gather(x, src))
         assert torch.equal(ops.repeat(y, case.rowptr, threads=2), reference.repeat(y, case.rowptr))
 
@@ -63,7 +63,10 @@ def test_gradients_reach_the_input():
     "call,message",
     [
         (lambda: ops.gather(torch.zeros(3, 2), torch.zeros(4)), "gather: `index` is .* int32 or int64"),
-        (lambda: ops.gather(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64), out=torch.zeros(3, 2)), "`out` is"),
+        (
+            lambda: ops.gather(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64), out=torch.zeros(3, 2)),
+            "`out` is",
+        ),
         (lambda: ops.repeat(torch.zeros(3, 2), torch.tensor([0, 1])), r"repeat: `x` is .*with B = 1"),
     ],
     ids=["index", "out", "rows"],

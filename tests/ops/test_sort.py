@@ -16,7 +16,17 @@ from .conftest import short
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "edges,rows",
-    [(0, 0), (0, 5), (1, 1), (1000, 1), (1000, 7), (1000, 100000), (200000, 3), (200000, 40000), (100000, 3000000)],
+    [
+        (0, 0),
+        (0, 5),
+        (1, 1),
+        (1000, 1),
+        (1000, 7),
+        (1000, 100000),
+        (200000, 3),
+        (200000, 40000),
+        (100000, 3000000),
+    ],
 )
 def test_is_the_stable_order(dtype, threads, edges, rows):
     index = torch.randint(max(rows, 1), (edges,), generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -1,5 +1,6 @@
-// Attention and edge softmax. One row at a time: scores into a buffer, maximum, exp, sum, weights, then the weighted
-// sum of span.h over the same edges. The buffer holds one row per edge of `padded_heads` accumulators.
+// Attention and edge softmax. One row at a time: scores into a buffer, maximum, exp, sum, weights, then the
+// weighted sum of span.h over the same edges. The buffer holds one row per edge of `padded_heads`
+// accumulators.
 #include "cpu/kernels/span.h"
 
 namespace fg {
@@ -18,7 +19,9 @@ int64_t padded_heads(int dtype, int64_t heads) {
   return padded;
 }
 
-FG_INLINE int64_t edge_end(const Edges& edges) { return edges.rowptr[edges.rows] - edges.rowptr[0]; }
+FG_INLINE int64_t edge_end(const Edges& edges) {
+  return edges.rowptr[edges.rows] - edges.rowptr[0];
+}
 
 // ---- scores ----
 
@@ -56,12 +59,14 @@ void head_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, ac
   }
 }
 
-// sum_c att[h, c] * leaky_relu(query[i] + key[src[e]] (+ edge[e]))[h, c], or scale * sum_c query[i] * key[src[e]].
+// sum_c att[h, c] * leaky_relu(query[i] + key[src[e]] (+ edge[e]))[h, c], or scale * sum_c query[i] *
+// key[src[e]].
 template <class T, class I, int KIND, int L>
 void pair_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, accum<T>* buffer) {
   using A = accum<T>;
   using V = Vec<A, L>;
-  const int64_t heads = args.heads, channels = args.key_channels, tail = channels % L, whole = channels - tail;
+  const int64_t heads = args.heads, channels = args.key_channels, tail = channels % L,
+                whole = channels - tail;
   const int64_t padded = padded_heads(args.dtype, heads), end = edge_end(args.edges) - 1;
   const int64_t row_bytes = heads * channels * static_cast<int64_t>(sizeof(T));
   const T* query = static_cast<const T*>(args.query.data) + row * args.query.stride;
@@ -72,8 +77,8 @@ void pair_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, ac
   for (int i = 0; i < L; ++i) number[i] = i;
   const auto in_tail = number >= (number * 0 + static_cast<int_like<A>>(L - tail));
   for (int64_t e = e0; e < e1; ++e, buffer += padded) {
-    const char* later = reinterpret_cast<const char*>(static_cast<const T*>(args.key.data) +
-                                                      row_of(src, smaller(e + kScoresAhead, end)) * args.key.stride);
+    const char* later = reinterpret_cast<const char*>(
+        static_cast<const T*>(args.key.data) + row_of(src, smaller(e + kScoresAhead, end)) * args.key.stride);
     for (int64_t b = 0; b < smaller<int64_t>(row_bytes, kPrefetchBytes); b += 64) prefetch(later + b);
     const T* key = static_cast<const T*>(args.key.data) + row_of(src, e) * args.key.stride;
     const T* edge = static_cast<const T*>(args.edge.data);
@@ -179,13 +184,15 @@ FG_INLINE Vec<A, kLanes<A>> column_exp(A* column, Shape shape, Vec<A, kLanes<A>>
     store<L>(column + r * shape.period, power);
     total = total + power;
   }
-  return fold<A, L>(total, static_cast<int>(smaller<int64_t>(shape.padded, L)), [](auto a, auto b) { return a + b; });
+  return fold<A, L>(total, static_cast<int>(smaller<int64_t>(shape.padded, L)),
+                    [](auto a, auto b) { return a + b; });
 }
 
 template <class A>
 FG_INLINE void column_divide(A* column, Shape shape, Vec<A, kLanes<A>> by) {
   constexpr int L = kLanes<A>;
-  for (int64_t r = 0; r < shape.rows; ++r) store<L>(column + r * shape.period, load<L>(column + r * shape.period) / by);
+  for (int64_t r = 0; r < shape.rows; ++r)
+    store<L>(column + r * shape.period, load<L>(column + r * shape.period) / by);
 }
 
 constexpr double kEpsilon = 1e-16;
@@ -200,7 +207,8 @@ FG_NOINLINE void softmax(A* buffer, int64_t edges, int64_t padded) {
   }
 }
 
-// Scores of a part of a row -> its maximum and sum per head. A part of which all scores are -infinity sums to 0.
+// Scores of a part of a row -> its maximum and sum per head. A part of which all scores are -infinity sums to
+// 0.
 template <class A>
 FG_NOINLINE void softmax_stats(A* buffer, int64_t edges, int64_t padded, A* most, A* total) {
   constexpr int L = kLanes<A>;
@@ -255,7 +263,10 @@ struct Attend {
     const int mode = weight_mode(args.dtype, args.heads, args.channels);
     if (mode >= kBroadcast) fill_lane_map(args.dtype, args.width(), args.channels, lanes);
     sum = weighted_sum(args.dtype, args.edges.index, mode);
-    span = {args.value.data, args.value.stride, args.edges.src, args.edges.count(), args.width(), lanes, false, false};
+    span = {args.value.data, args.value.stride,
+            args.edges.src,  args.edges.count(),
+            args.width(),    lanes,
+            false,           false};
   }
 
   // The buffer's weights of edges [e0, e1) -> out [E, H].
@@ -301,8 +312,8 @@ struct Attend {
   }
 };
 
-// What a part's sums must be multiplied by when the row's maximum is `most`. Without a finite maximum anywhere the
-// softmax is NaN, as exp(-infinity + infinity) is.
+// What a part's sums must be multiplied by when the row's maximum is `most`. Without a finite maximum
+// anywhere the softmax is NaN, as exp(-infinity + infinity) is.
 template <class A>
 FG_INLINE A rescale(A part_most, A most) {
   if (part_most == -kInfinity<A> && most != -kInfinity<A>) return 0;
@@ -386,7 +397,8 @@ void attend_part(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, vo
   });
 }
 
-void attend_merge(const AttendArgs& args, int64_t row, void* stats, const void* partials, int64_t parts, void* total) {
+void attend_merge(const AttendArgs& args, int64_t row, void* stats, const void* partials, int64_t parts,
+                  void* total) {
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     using A = accum<T>;
@@ -398,7 +410,8 @@ void attend_merge(const AttendArgs& args, int64_t row, void* stats, const void* 
   });
 }
 
-void attend_weights(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, const void* total, void* scratch) {
+void attend_weights(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, const void* total,
+                    void* scratch) {
   with_type(args.dtype, [&](auto type) {
     using T = decltype(type);
     Attend<T>(args, scratch).weights(row, e0, e1, static_cast<const accum<T>*>(total));

@@ -42,8 +42,8 @@ FG_INLINE void copy_bytes(char* out, const char* x, int64_t bytes) {
 }
 
 template <class I>
-void copy(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const I* index, int64_t e0,
-          int64_t e1, int64_t edges) {
+void copy(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const I* index,
+          int64_t e0, int64_t e1, int64_t edges) {
   for (int64_t e = e0; e < e1; ++e) {
     const char* later = x + row_of(index, smaller(e + kCopyAhead, edges - 1)) * x_stride;
     for (int64_t b = 0; b < smaller(row_bytes, kPrefetchBytes); b += 64) prefetch(later + b);
@@ -53,8 +53,8 @@ void copy(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_
 
 }  // namespace
 
-void copy_rows(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes, const void* index,
-               int index_type, int64_t e0, int64_t e1, int64_t edges) {
+void copy_rows(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
+               const void* index, int index_type, int64_t e0, int64_t e1, int64_t edges) {
   if (index_type == kInt32)
     copy(out, out_stride, x, x_stride, row_bytes, static_cast<const int32_t*>(index), e0, e1, edges);
   else
@@ -68,7 +68,8 @@ void repeat_rows(char* out, int64_t out_stride, const char* x, int64_t x_stride,
       copy_bytes(out + e * out_stride, x + r * x_stride, row_bytes);
 }
 
-float sum_lines(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1, int64_t edges) {
+float sum_lines(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1,
+                int64_t edges) {
   constexpr int L = kLanes<float>;
   Vec<float, L> total = {};
   for (int64_t e = e0; e < e1; ++e) {

@@ -47,12 +47,14 @@ constexpr int kMaxVectors = kVectorBytes == 64 ? 16 : 8;
 
 // How many edges ahead rows are fetched, so that about 4 to 8 KiB are under way.
 template <int BYTES>
-constexpr int64_t kAhead = BYTES <= 128 ? 32 : BYTES <= 512 ? 16 : 8;
+constexpr int64_t kAhead = BYTES <= 128   ? 32
+                           : BYTES <= 512 ? 16
+                                          : 8;
 
 // NV vectors of L columns from `column` on; the last one is moved back to end where the row ends.
 template <class T, class I, class R, int M, int L, int NV>
-FG_NOINLINE void block(const Span& span, int64_t e0, int64_t e1, int64_t column, const accum<T>* weight, int64_t weight_stride,
-           void* out) {
+FG_NOINLINE void block(const Span& span, int64_t e0, int64_t e1, int64_t column, const accum<T>* weight,
+                       int64_t weight_stride, void* out) {
   using A = accum<T>;
   using V = Vec<A, L>;
   constexpr int kBytes = NV * L * static_cast<int>(sizeof(T));
@@ -105,13 +107,15 @@ FG_NOINLINE void block(const Span& span, int64_t e0, int64_t e1, int64_t column,
 
 // All columns of a row, in as few passes over its edges as registers allow.
 template <class T, class I, class R, int M>
-FG_NOINLINE void span_columns(const Span& span, int64_t e0, int64_t e1, const void* given, int64_t weight_stride, void* out) {
+FG_NOINLINE void span_columns(const Span& span, int64_t e0, int64_t e1, const void* given,
+                              int64_t weight_stride, void* out) {
   using A = accum<T>;
   constexpr int L = kLanes<A>;
   constexpr bool kManySizes = __is_same(R, Sum) && M != kShuffle;
   constexpr bool kSomeSizes = __is_same(R, Sum) || (M == kNone && !__is_same(R, Mul));
   const A* weight = static_cast<const A*>(given);
-#define FG_BLOCK(LANES, COUNT) block<T, I, R, M, LANES, COUNT>(span, e0, e1, column, weight, weight_stride, out)
+#define FG_BLOCK(LANES, COUNT) \
+  block<T, I, R, M, LANES, COUNT>(span, e0, e1, column, weight, weight_stride, out)
   int64_t column = 0;
   if (span.width >= L) {
     int64_t left = (span.width + L - 1) / L;
@@ -186,8 +190,8 @@ int mode_of(const ReduceArgs& args) {
 Span span_of(const ReduceArgs& args, void* scratch) {
   LaneMap* lanes = static_cast<LaneMap*>(scratch);
   if (mode_of(args) >= kBroadcast) fill_lane_map(args.dtype, args.width(), args.channels, lanes);
-  return {args.x.data, args.x.stride, args.edges.src,           args.edges.count(),
-          args.width(), lanes,        args.reduce == kMean, false};
+  return {args.x.data,  args.x.stride, args.edges.src,       args.edges.count(),
+          args.width(), lanes,         args.reduce == kMean, false};
 }
 
 template <class T, class I, class R, int M>
@@ -316,7 +320,9 @@ void merge_reduce(const ReduceArgs& args, int64_t row, const void* partials, int
 
 }  // namespace
 
-SpanFn weighted_sum(int dtype, int index, int mode) { return choose(dtype, index, kSum, mode).span; }
+SpanFn weighted_sum(int dtype, int index, int mode) {
+  return choose(dtype, index, kSum, mode).span;
+}
 
 Mode weight_mode(int dtype, int64_t heads, int64_t channels) {
   if (heads == 1) return kScalar;

@@ -1,4 +1,5 @@
-// The loop that everything ends in: reduce the (weighted) source rows of a span of edges into one row of columns.
+// The loop that everything ends in: reduce the (weighted) source rows of a span of edges into one row of
+// columns.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -32,9 +33,10 @@ struct Span {
   bool raw;  // store accumulators, not finished elements
 };
 
-// Reduce the edges [e0, e1), at least one, into `out`. `weight` [e1 - e0, weight_stride] holds accumulators and, for kShuffle, a vector more
-// than that can be read.
-using SpanFn = void (*)(const Span&, int64_t e0, int64_t e1, const void* weight, int64_t weight_stride, void* out);
+// Reduce the edges [e0, e1), at least one, into `out`. `weight` [e1 - e0, weight_stride] holds accumulators
+// and, for kShuffle, a vector more than that can be read.
+using SpanFn = void (*)(const Span&, int64_t e0, int64_t e1, const void* weight, int64_t weight_stride,
+                        void* out);
 
 // The loop for a weighted sum, for the attention kernels.
 SpanFn weighted_sum(int dtype, int index, int mode);

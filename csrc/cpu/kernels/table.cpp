@@ -28,10 +28,9 @@ float sum_lines(const char*, int64_t, const int32_t*, int64_t, int64_t, int64_t)
 const Kernels* FG_JOIN(kernels_, FG_ISA)() {
   namespace isa = FG_ISA;
   static constexpr Kernels kernels = {
-      FG_QUOTE(FG_ISA),     isa::reduce_scratch, isa::reduce_rows,        isa::reduce_part,
-      isa::reduce_merge,    isa::attend_scratch, isa::attend_stats_bytes, isa::attend_rows,
-      isa::attend_part,     isa::attend_merge,   isa::attend_weights,     isa::copy_rows,
-      isa::repeat_rows,     isa::sum_lines,
+      FG_QUOTE(FG_ISA),    isa::reduce_scratch,     isa::reduce_rows, isa::reduce_part, isa::reduce_merge,
+      isa::attend_scratch, isa::attend_stats_bytes, isa::attend_rows, isa::attend_part, isa::attend_merge,
+      isa::attend_weights, isa::copy_rows,          isa::repeat_rows, isa::sum_lines,
   };
   return &kernels;
 }

@@ -1,8 +1,8 @@
 // Vectors of one instruction set: portable GCC/Clang vector types, loads that widen and stores that narrow.
 //
-// The kernel files are compiled once per instruction set (FG_ISA names it). Everything here has internal linkage and no
-// standard header with inline functions is included: a function of the AVX-512 object that the linker shared
-// with the baseline would crash older processors. tests/build checks the objects' symbols.
+// The kernel files are compiled once per instruction set (FG_ISA names it). Everything here has internal
+// linkage and no standard header with inline functions is included: a function of the AVX-512 object that the
+// linker shared with the baseline would crash older processors. tests/build checks the objects' symbols.
 #pragma once
 
 #include <cstddef>
@@ -97,14 +97,15 @@ FG_INLINE Vec<float, L> half_to_float(Vec<uint32_t, L> h) {
   return cast_bits<Vec<float, L>>(bits | sign);
 }
 
-// float32 -> float16, to nearest even: round by an addition that puts the last kept bit at the float's own last bit.
+// float32 -> float16, to nearest even: round by an addition that puts the last kept bit at the float's own
+// last bit.
 FG_INLINE uint16_t float_to_half(float value) {
   const uint32_t bits = cast_bits<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
   if (magnitude >= 0x47800000) return static_cast<uint16_t>(sign | 0x7c00);  // 65536 and more, infinity
-  if (magnitude < 0x38800000) {                                             // below 2^-14: subnormal or zero
-    const float shifted = cast_bits<float>(magnitude) + 0.5f;               // 0.5's last bit is 2^-24
+  if (magnitude < 0x38800000) {                                              // below 2^-14: subnormal or zero
+    const float shifted = cast_bits<float>(magnitude) + 0.5f;                // 0.5's last bit is 2^-24
     return static_cast<uint16_t>(sign | (cast_bits<uint32_t>(shifted) - 0x3f000000));
   }
   const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
@@ -193,7 +194,8 @@ FG_INLINE V shuffle(V v, M lane) {
 #endif
 }
 
-// Combine the lanes that are equal modulo `period` (a power of two), so that every lane holds its class's result.
+// Combine the lanes that are equal modulo `period` (a power of two), so that every lane holds its class's
+// result.
 template <class A, int L, class Op>
 FG_INLINE Vec<A, L> fold(Vec<A, L> v, int period, Op op) {
   for (int step = L / 2; step >= period; step /= 2) {
@@ -204,15 +206,15 @@ FG_INLINE Vec<A, L> fold(Vec<A, L> v, int period, Op op) {
   return v;
 }
 
-template <class A, int L>
+// The sum of all lanes, halving by rotations: in registers, where copies of halves would go through memory.
+template <class A, int L, int STEP = L / 2>
 FG_INLINE A sum_lanes(Vec<A, L> v) {
-  if constexpr (L == 1) {
+  if constexpr (STEP == 0) {
     return v[0];
   } else {
-    Vec<A, L / 2> low, high;
-    __builtin_memcpy(&low, &v, sizeof(low));
-    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
-    return sum_lanes<A, L / 2>(low + high);
+    Vec<int_like<A>, L> lane;
+    for (int i = 0; i < L; ++i) lane[i] = (i + STEP) % L;
+    return sum_lanes<A, L, STEP / 2>(v + shuffle<L>(v, lane));
   }
 }
 
@@ -254,11 +256,19 @@ FG_INLINE T larger(T a, T b) {
 
 // Edge e's source row.
 struct Identity {};
-FG_INLINE int64_t row_of(const int32_t* src, int64_t e) { return src[e]; }
-FG_INLINE int64_t row_of(const int64_t* src, int64_t e) { return src[e]; }
-FG_INLINE int64_t row_of(const Identity*, int64_t e) { return e; }
+FG_INLINE int64_t row_of(const int32_t* src, int64_t e) {
+  return src[e];
+}
+FG_INLINE int64_t row_of(const int64_t* src, int64_t e) {
+  return src[e];
+}
+FG_INLINE int64_t row_of(const Identity*, int64_t e) {
+  return e;
+}
 
-FG_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+FG_INLINE void prefetch(const void* p) {
+  __builtin_prefetch(p, 0, 3);
+}
 
 }  // namespace
 }  // namespace FG_ISA

@@ -1,0 +1,68 @@
+"""The extension's functions: addresses (`data_ptr()`), sizes and strides in; types and shapes are checked by `ops`."""
+
+Place = tuple[int, int]  # address and row stride in elements
+
+def gather_reduce(
+    out: int,
+    out_stride: int,
+    x: int,
+    x_stride: int,
+    dtype: int,
+    src: int,
+    index: int,
+    rowptr: int,
+    rows: int,
+    weight: int,
+    heads: int,
+    channels: int,
+    reduce: int,
+    threads: int,
+    /,
+) -> None: ...
+def attention(
+    out: int,
+    out_stride: int,
+    value: Place,
+    dtype: int,
+    src: int,
+    index: int,
+    rowptr: int,
+    rows: int,
+    heads: int,
+    channels: int,
+    score: int,
+    key: Place,
+    query: Place,
+    edge: Place,
+    att: int,
+    key_channels: int,
+    scale: float,
+    negative_slope: float,
+    threads: int,
+    /,
+) -> None: ...
+def gather(
+    out: int,
+    out_stride: int,
+    x: int,
+    x_stride: int,
+    row_bytes: int,
+    index: int,
+    index_type: int,
+    edges: int,
+    threads: int,
+    /,
+) -> None: ...
+def repeat(
+    out: int, out_stride: int, x: int, x_stride: int, row_bytes: int, rowptr: int, rows: int, threads: int, /
+) -> None: ...
+def csr(index: int, index_type: int, edges: int, num_rows: int, rowptr: int, perm: int, threads: int, /) -> bool: ...
+def count_edges(rowptr: int, rows: int, /) -> int: ...
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def set_isa(name: str, /) -> None: ...
+def thread_pool() -> str: ...
+def set_own_workers(on: bool, /) -> None: ...
+def compiler() -> str: ...
+def probe_triad(bytes: int, threads: int, /) -> float: ...
+def probe_rows(row_bytes: int, bytes: int, reads: int, threads: int, /) -> float: ...

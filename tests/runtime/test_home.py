@@ -1,0 +1,57 @@
+"""The one interface to the values at the cuts, the same for both homes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_fullgraph.runtime import make_home
+
+
+@pytest.fixture(params=["memory", "mapped"])
+def table(request):
+    home = make_home(request.param, torch.device("cpu"))
+    yield home.allocate(10, (3,), torch.float32)
+    home.close()
+
+
+def fill(table) -> torch.Tensor:
+    rows = torch.arange(30, dtype=torch.float32).view(10, 3)
+    table.write(0, rows[:4])
+    table.destination(4, 7).copy_(rows[4:7])
+    table.write(4, table.destination(4, 7))
+    table.write_at(torch.tensor([9, 7, 8], dtype=torch.int32), rows[[9, 7, 8]])
+    return rows
+
+
+def test_rows_come_back(table) -> None:
+    rows = fill(table)
+    assert torch.equal(table.whole(), rows)
+    assert torch.equal(table.read(2, 9), rows[2:9])
+
+
+def test_gather(table) -> None:
+    rows = fill(table)
+    index = torch.tensor([9, 0, 0, 5], dtype=torch.int32)
+    base, at = table.gather(index)
+    assert torch.equal(base[at.long()], rows[index.long()])
+
+
+def test_reduce_in_row_order(table) -> None:
+    rows = fill(table)
+    assert torch.equal(table.reduce(lambda part: part.sum(0), torch.add), rows.sum(0))
+
+
+@pytest.mark.parametrize("kind", ["memory", "mapped"])
+def test_empty_table(kind: str) -> None:
+    assert make_home(kind, torch.device("cpu")).allocate(0, (3,), torch.float32).whole().shape == (0, 3)
+
+
+def test_unknown_home_is_named() -> None:
+    with pytest.raises(ValueError, match="'memory' and 'mapped'"):
+        make_home("disk", torch.device("cpu"))
+
+
+def test_mapped_needs_a_cpu() -> None:
+    with pytest.raises(ValueError, match="CPU"):
+        make_home("mapped", torch.device("cuda"))

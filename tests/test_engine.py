@@ -1,0 +1,235 @@
+"""`Engine` as users meet it: live parameters, re-use over graphs, `nodes=`, errors before any work."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch_geometric.nn as gnn
+from torch import Tensor
+
+import pyg_fullgraph.engine as engine_module
+from pyg_fullgraph.engine import Engine
+from pyg_fullgraph.errors import CaptureError, FullGraphMismatch, GraphError, InputError
+from tests.graphs import NASTY
+
+
+def graph(nodes: int = 300, edges: int = 1500, seed: int = 0, width: int = 16) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(nodes, width, generator=generator), torch.randint(0, nodes, (2, edges), generator=generator)
+
+
+def close(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return gnn.GCN(16, 32, 3, 7, dropout=0.5).eval()
+
+
+def test_parameters_are_live(model) -> None:
+    x, edges = graph()
+    engine = Engine(model)
+    before = engine(x, edges)
+    model.load_state_dict({key: value * 1.1 for key, value in model.state_dict().items()})
+    after = engine(x, edges)
+    close(after, model(x, edges).detach())
+    assert not torch.allclose(before, after)
+
+
+def test_one_trace_serves_all_sizes(model, monkeypatch) -> None:
+    traces = []
+    original = engine_module.trace
+    monkeypatch.setattr(engine_module, "trace", lambda *args: traces.append(1) or original(*args))
+    engine = Engine(model, verify="off")
+    for seed, (nodes, edges) in enumerate([(300, 1500), (20, 20), (50, 0), (1, 1)]):
+        x, index = graph(nodes, edges, seed)
+        close(engine(x, index), model(x, index).detach())
+    assert len(traces) == 1
+
+
+def test_a_changed_attribute_is_traced_again(model) -> None:
+    x, edges = graph()
+    engine = Engine(model, verify="off")
+    engine(x, edges)
+    for conv in model.convs:
+        conv.normalize = False
+    close(engine(x, edges), model(x, edges).detach())
+
+
+def test_a_graph_changed_in_place_is_seen(model) -> None:
+    x, edges = graph()
+    engine = Engine(model, verify="off")
+    engine(x, edges)
+    edges[0, :700] = 3
+    close(engine(x, edges), model(x, edges).detach())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: gnn.GCN(16, 32, 3, 7),
+        lambda: gnn.GraphSAGE(16, 32, 2, 7, jk="cat"),
+        lambda: gnn.GAT(16, 8, 2, 4, heads=2),
+        lambda: gnn.GraphSAGE(16, 32, 2, 7, norm="graph_norm"),
+        lambda: gnn.MLP([16, 8, 4]),
+    ],
+    ids=["GCN", "SAGE-jk", "GAT", "graph-norm", "MLP"],
+)
+def test_nodes_are_rows_of_the_whole(build) -> None:
+    x, edges = graph(nodes=400, edges=800)
+    model = build().eval()
+    args = (x,) if isinstance(model, gnn.MLP) else (x, edges)
+    engine = Engine(model, verify="off")
+    whole = engine(*args)
+    chosen = torch.tensor([5, 399, 5, 0])
+    close(engine(*args, nodes=chosen), whole[chosen])
+    mask = torch.zeros(400, dtype=torch.bool)
+    mask[[7, 9]] = True
+    close(engine(*args, nodes=mask), whole[mask])
+    assert engine(*args, nodes=torch.empty(0, dtype=torch.long)).shape == (0, whole.shape[1])
+
+
+def test_nodes_restrict_the_work(monkeypatch) -> None:
+    nodes = 2000
+    path = torch.stack([torch.arange(nodes - 1), torch.arange(1, nodes)])
+    x = torch.randn(nodes, 16)
+    engine = Engine(gnn.GraphSAGE(16, 32, 2, 7).eval(), verify="off")
+    whole = engine(x, path)
+    rows = []
+    monkeypatch.setattr(engine_module.Progress, "rows", lambda self, count: rows.append(count))
+    close(engine(x, path, nodes=torch.tensor([1000])), whole[1000:1001])
+    assert sum(rows) == 2 + 1  # two nodes in the first superstep, the node itself in the second
+
+
+def test_float64_and_bfloat16(model) -> None:
+    x, edges = graph()
+    double = copy.deepcopy(model).double()
+    got = Engine(double)(x.double(), edges)
+    expected = double(x.double(), edges).detach()
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-10
+    half = copy.deepcopy(model).bfloat16()
+    got = Engine(half, verify="off")(x.bfloat16(), edges).float()
+    assert float((got - expected).abs().max() / expected.abs().max()) < 0.05
+
+
+def test_training_mode_is_refused(model) -> None:
+    x, edges = graph()
+    with pytest.raises(InputError, match="eval"):
+        Engine(model.train())(x, edges)
+
+
+def test_a_bad_edge_is_named(model) -> None:
+    x, edges = graph()
+    edges[1, 17] = 300
+    with pytest.raises(GraphError, match="17"):
+        Engine(model)(x, edges)
+
+
+def test_sizes_that_do_not_fit_are_named() -> None:
+    x, edges = graph()
+    engine = Engine(gnn.GraphConv(16, 4).eval(), verify="off")
+    engine(x, edges, torch.rand(1500))
+    with pytest.raises((InputError, GraphError)):
+        engine(x, edges, torch.rand(1400))
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        ({"verify": "maybe"}, "auto"),
+        ({"fallback": "guess"}, "eager"),
+        ({"threads": 0}, "at least 1"),
+        ({"home": "moon"}, "mapped"),
+    ],
+)
+def test_unknown_options_are_named(model, options, match) -> None:
+    with pytest.raises(ValueError, match=match):
+        Engine(model, **options)
+
+
+class Branching(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = gnn.SAGEConv(16, 4)
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index)
+        return h * 2 if h.abs().max() > 1e3 else h
+
+
+def test_fallback_is_the_users_choice() -> None:
+    x, edges = graph()
+    module = Branching().eval()
+    with pytest.raises(CaptureError, match=r"test_engine\.py"):
+        Engine(module)(x, edges)
+    engine = Engine(module, fallback="eager")
+    close(engine(x, edges), module(x, edges).detach())
+    assert "test_engine.py" in engine.notes[0]
+
+
+def test_verification_finds_a_wrong_result(model, monkeypatch) -> None:
+    x, edges = graph()
+    engine = Engine(model)
+    original = engine_module.Engine._run
+    monkeypatch.setattr(engine_module.Engine, "_run", lambda self, *args: original(self, *args) + 1.0)
+    with pytest.raises(FullGraphMismatch, match="node"):
+        engine(x, edges)
+
+
+def test_an_error_in_a_block_reaches_the_caller(model, monkeypatch) -> None:
+    x, edges = graph(20_000, 40_000)
+    engine = Engine(model, verify="off", threads=2)
+    engine(x, edges)
+
+    def fail(self, count: int) -> None:
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(engine_module.Progress, "rows", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        engine(x, edges)
+    monkeypatch.undo()
+    close(engine(x, edges), model(x, edges).detach())
+
+
+def test_progress_shows_supersteps(model, capsys) -> None:
+    x, edges = graph()
+    Engine(model, verify="off")(x, edges, progress=True)
+    assert "Superstep 3/3" in capsys.readouterr().err
+
+
+def test_the_model_is_left_as_it_was(model) -> None:
+    x, edges = graph()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    engine = Engine(model)
+    out = engine(x, edges)
+    assert not out.requires_grad
+    assert not out.is_inference()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    close(model(x, edges).detach(), out)
+
+
+@pytest.mark.parametrize("name", list(NASTY))
+def test_nasty_graphs_with_thousands_of_columns(name: str) -> None:
+    nodes, edges = NASTY[name]
+    x = torch.randn(nodes, 2500, generator=torch.Generator().manual_seed(0))
+    model = gnn.SAGEConv(2500, 2500).eval()
+    expected = model(x, edges).detach()
+    got = Engine(model, verify="off")(x, edges)
+    assert got.shape == expected.shape
+    if expected.numel():
+        close(got, expected)
+
+
+def test_explain_has_the_program_and_html(model) -> None:
+    x, edges = graph()
+    report = Engine(model).explain(x, edges)
+    text = str(report)
+    assert "superstep 2" in text
+    assert "gcn_conv.py" in text
+    assert report.bytes_moved > 0
+    assert report.peak_bytes > 0
+    assert "<table>" in report._repr_html_()
