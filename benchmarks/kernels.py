@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py [--scale 18] [--width 128] [--repeat 3] [--save]
 
-Every line is one kernel and its peer, measured in turn in the same run. "bytes" are those the kernel gathers (each edge's
-row) plus what it writes; "of memory" is their rate over the measured rate of random reads of such rows from an array of
-the same size, and passes 100 % where the rows of hubs stay in cache.
+Every line is one kernel and its peer, measured in turn in the same run. "GB/s" counts the bytes the kernel gathers
+(each edge's row) plus what it writes; "of memory" is that over the measured rate of random reads of such rows from an
+array of the same size, and passes 100 % where the rows of hubs stay in cache.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def structure_lines(p: Problem) -> list[Line]:
 
 
 def mixed_slowdown(p: Problem) -> float:
-    """How much longer a kernel and a torch product take in turn than each by itself: two thread pools that fight show."""
+    """How much longer a kernel and a torch product take in turn than each alone: two pools that fight would show."""
     layer, x = torch.randn(p.x.shape[1], p.x.shape[1]), p.x
 
     def aggregate() -> Tensor:

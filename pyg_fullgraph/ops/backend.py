@@ -98,8 +98,8 @@ def kernels() -> dict[str, Any]:
 
     Returns:
         A dictionary with `backend` ("cpp" or "python"), `reason` (why not "cpp", else empty), `isa` (the
-        instruction set in use), `isas` (all that this processor can run), `threads`, `thread_pool` ("openmp" shared with torch, or
-        "workers" of our own), `dtypes`, `devices`, `machine` and `compiler`.
+        instruction set in use), `isas` (all that this processor can run), `threads`, `thread_pool` ("openmp" shared
+        with torch, or "workers" of our own), `dtypes`, `devices`, `machine` and `compiler`.
     """
     extension = load()
     module: Any = extension.module

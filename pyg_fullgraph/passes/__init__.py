@@ -3,9 +3,11 @@
 from collections.abc import Callable, Collection
 
 from pyg_fullgraph.ir import Program
+from pyg_fullgraph.passes.accumulate import accumulate_products
 from pyg_fullgraph.passes.cse import merge_equal
 from pyg_fullgraph.passes.cut import cut
 from pyg_fullgraph.passes.fuse import fuse_aggregations
+from pyg_fullgraph.passes.mean import fuse_mean
 from pyg_fullgraph.passes.narrow import narrow_aggregations
 from pyg_fullgraph.passes.softmax import fuse_softmax
 
@@ -13,7 +15,9 @@ PIPELINE: list[tuple[str, Callable[[Program], None]]] = [
     ("cse", merge_equal),
     ("softmax", fuse_softmax),
     ("fuse", fuse_aggregations),
+    ("mean", fuse_mean),
     ("narrow", narrow_aggregations),
+    ("accumulate", accumulate_products),
 ]
 
 

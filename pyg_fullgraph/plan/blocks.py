@@ -15,6 +15,7 @@ Blocks = list[tuple[int, int, Bounds]]
 ROW_BYTES = 4 << 20
 EDGE_BYTES = 4 << 20
 MIN_ROWS, MAX_ROWS = 64, 16_384
+FEWEST, SMALLEST = 16, 256  # at least so many blocks, for threads to share, unless they would be shorter than this
 MAX_EDGES = 1 << 20  # of fused kernels, which hold no edge values: only so that threads finish together
 
 
@@ -32,21 +33,20 @@ def block_widths(program: Program, block: BlockProgram) -> tuple[int, int]:
     return rows, edges
 
 
-def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[Tensor], threads: int) -> Blocks:
-    """The blocks of one block program.
+def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[Tensor]) -> Blocks:
+    """The blocks of one block program; the same for any number of threads, so that results are too.
 
     Args:
         program, block: what a block computes.
         rows: how many rows there are.
         rowptrs: int64 [rows + 1 or more] of every aggregation.
-        threads: the blocks are at least twice as many, where there are rows enough.
 
     Returns:
         (first row, one past the last, (first edge, one past the last) of every aggregation) for each block.
     """
     row_bytes, edge_bytes = block_widths(program, block)
     most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
-    most = max(min(most, -(-rows // (2 * threads))), min(MIN_ROWS * 4, rows))
+    most = max(min(most, -(-rows // FEWEST)), min(SMALLEST, rows))
     edges = min(MAX_EDGES, EDGE_BYTES // edge_bytes) if edge_bytes else MAX_EDGES
     cuts = _cut_rows(rows, most, rowptrs, max(edges, 1))
     bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]

@@ -15,10 +15,12 @@ from typing import Any
 
 import sympy
 import torch
+from torch import Tensor
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value
 from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.runtime.buffers import Slot, out_overload, place_values
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 
 aten = torch.ops.aten
@@ -61,9 +63,14 @@ class BlockCode:
     bindings: dict[str, Binding]
     layouts: tuple[str, ...]
     kernels: tuple[str, ...] = field(default=())
+    slots: tuple[Slot, ...] = field(default=())
+
+    def scratch(self, rows: int, device: torch.device) -> list[Tensor]:
+        """One thread's scratch for blocks of at most `rows` rows."""
+        return [torch.empty((rows, *slot.tail), dtype=slot.dtype, device=device) for slot in self.slots]
 
     def bind(self, resolve: Callable[[Binding], Any]) -> Callable[..., None]:
-        """The function `block(r0, r1, bounds)`, with `bounds` = ((e0, e1), ...) of each layout."""
+        """The function `block(r0, r1, bounds, scratch)`: `bounds` = ((e0, e1), ...) of each layout."""
         scope: dict[str, Any] = {name: resolve(binding) for name, binding in self.bindings.items()}
         exec(compile(self.text, "<pyg_fullgraph block program>", "exec"), scope)
         function: Callable[..., None] = scope["block"]
@@ -104,6 +111,7 @@ class _Emitter:
         self.objects: dict[int, str] = {}
         self.computed = set(block.order)
         self.kernels: list[str] = []
+        self.places, self.slots = place_values(program, block)
 
     def run(self) -> BlockCode:
         for k, index in enumerate(self.layouts):
@@ -115,15 +123,15 @@ class _Emitter:
             self._instance(*instance)
         self._free_early()
         body = "\n".join(f"    {line}" for line in self.lines)
-        text = f"def block(r0, r1, bounds):\n{body}\n"
-        return BlockCode(text, self.bindings, self.layouts, tuple(self.kernels))
+        text = f"def block(r0, r1, bounds, scratch):\n{body}\n"
+        return BlockCode(text, self.bindings, self.layouts, tuple(self.kernels), self.slots)
 
     # -- values -----------------------------------------------------------------------------------------------
 
     def _instance(self, name: str, context: str | None) -> None:
         value = self.program[name]
         stored = name in self.block.stored and self._is_stored(name, context)
-        made = getattr(self, f"_emit_{value.op}")(value, context, stored and context is None and value.row_dim == 0)
+        made = getattr(self, f"_emit_{value.op}")(value, context)
         local = self._local(name, context)
         self.lines.append(f"{local} = {made}  # {self._comment(value)}")
         if stored:
@@ -142,7 +150,7 @@ class _Emitter:
         else:
             self.lines.append(f"{table}.write_at({self._perm(context)}, {local})")
 
-    def _emit_aten(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_aten(self, value: Value, context: str | None) -> str:
         if value.target is None:
             return f"{self._use(value.args[0].name, context, value)}[{value.args[1]}]"
         rows = self._rows(context)
@@ -154,15 +162,13 @@ class _Emitter:
         ]
         kwargs = {key: self._render(arg, context, value, None) for key, arg in value.kwargs.items()}
         target = callee(value)
-        if direct:
-            out = _out_overload(value)
-            if out is not None:
-                target = out
-                kwargs["out"] = self._destination(value)
+        if context is None and value.name in self.places:
+            target = out_overload(value)
+            kwargs["out"] = self._destination(value)
         listed = args + [f"{key}={text}" for key, text in kwargs.items()]
         return f"{self._object(target, _ident(str(target)))}({', '.join(listed)})"
 
-    def _emit_gather(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_gather(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
         if context is not None and index == context and (x, None) in self._local_rows(x, index):
             k = self.layouts.index(context)
@@ -183,21 +189,21 @@ class _Emitter:
         """`{(x, None)}` where x's rows are the block's own rows."""
         return {(x, None)} if self.program[x].space == self.block.space else set()
 
-    def _emit_reduce(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_reduce(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
         k = self.layouts.index(index)
         self.kernels.append("segment_reduce")
-        out = f", out={self._destination(value)}" if direct else ""
+        out = f", out={self._destination(value)}" if value.name in self.places else ""
         call = self._object(ops.segment_reduce, "segment_reduce")
         return f"{call}({self._use(x, index, value)}, P{k}, {value.kwargs['reduce']!r}, threads=1{out})"
 
-    def _emit_softmax(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_softmax(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
         self.kernels.append("segment_softmax")
         call = self._object(ops.segment_softmax, "segment_softmax")
         return f"{call}({self._use(x, index, value)}, P{self.layouts.index(index)}, threads=1)"
 
-    def _emit_gather_reduce(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_gather_reduce(self, value: Value, context: str | None) -> str:
         x, src, index, weight = value.args
         k = self.layouts.index(index.name)
         self.kernels.append("gather_reduce")
@@ -206,12 +212,12 @@ class _Emitter:
         flat = "None"
         if weight is not None:
             flat = f"{self._object(edge_weight, 'edge_weight')}({self._use(weight.name, index.name, value)})"
-        out = f", out={self._destination(value)}" if direct else ""
+        out = f", out={self._destination(value)}" if value.name in self.places else ""
         call = self._object(ops.gather_reduce, "gather_reduce")
         reduce = value.kwargs["reduce"]
         return f"{call}(*{table}.gather({at}), P{k}, {flat}, {reduce!r}, threads=1{out})"
 
-    def _emit_attention(self, value: Value, context: str | None, direct: bool) -> str:
+    def _emit_attention(self, value: Value, context: str | None) -> str:
         x, src, index = value.args
         k = self.layouts.index(index.name)
         kind = value.kwargs["kind"]
@@ -227,7 +233,7 @@ class _Emitter:
                 parts.append(f"{role}={self._source_rows(arg.name)}")
             else:
                 parts.append(f"{role}={self._use(arg.name, index.name if role in _AT_EDGES else None, value)}")
-        if direct:
+        if value.name in self.places:
             parts.append(f"out={self._destination(value)}")
         call = self._object(ATTENTION[kind], f"attention_{kind}")
         table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
@@ -250,7 +256,7 @@ class _Emitter:
         local = self._local(name, context)
         constant = value.op == "aten" and value.stage is Stage.STRUCT and not value.refs()
         if constant and value.target is not None and value.target.overloadpacket in _SHAPE_ARGUMENT:
-            self.lines.append(f"{local} = {self._emit_aten(value, context, False)}")
+            self.lines.append(f"{local} = {self._emit_aten(value, context)}")
             return local
         self.lines.append(f"{local} = {self._load(value, context)}")
         return local
@@ -324,7 +330,13 @@ class _Emitter:
         return self.objects[id(item)]
 
     def _destination(self, value: Value) -> str:
-        return f"{self._bind(f'T_{_ident(value.name)}', Binding('table', value.name))}.destination(r0, r1)"
+        place = self.places[value.name]
+        if place.table is None:
+            return f"scratch[{place.slot}][:B]"
+        rows = f"{self._bind(f'T_{_ident(place.table)}', Binding('table', place.table))}.destination(r0, r1)"
+        if self.program[place.table].shape == value.shape:
+            return rows
+        return f"{rows}.view(B, {', '.join(str(size) for size in value.shape[1:])})"
 
     def _comment(self, value: Value) -> str:
         sizes = ", ".join(self.program.space_name(s) if is_symbolic(s) else str(s) for s in value.shape)
@@ -345,23 +357,3 @@ class _Emitter:
 
 def _ident(name: str) -> str:
     return "v_" + re.sub(r"\W", "_", name)
-
-
-def _out_overload(value: Value) -> Any:
-    """The overload of an operator that writes to a given tensor, where its arguments are otherwise the same."""
-    packet = value.target.overloadpacket
-    schema = value.target._schema
-    if value.multi or value.dtype is None or packet in _SHAPE_ARGUMENT:
-        return None
-    wanted = [argument.name for argument in schema.arguments]
-    for overload in packet.overloads():
-        candidate = getattr(packet, overload)
-        names = [argument.name for argument in candidate._schema.arguments]
-        if names == [*wanted, "out"] and candidate._schema.arguments[-1].is_out:
-            same = all(
-                str(a.type) == str(b.type)
-                for a, b in zip(schema.arguments, candidate._schema.arguments[:-1], strict=True)
-            )
-            if same:
-                return candidate
-    return None

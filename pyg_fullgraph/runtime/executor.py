@@ -96,6 +96,7 @@ class Run:
         limits: Prefix | None = None,
     ) -> None:
         self.compiled, self.structure, self.home = compiled, structure, home
+        self.device = next((tensor.device for tensor in inputs.values()), torch.device("cpu"))
         self.program = compiled.program
         self.threads, self.progress, self.limits = threads, progress, limits or {}
         self.tables: dict[str, Table] = {}
@@ -173,10 +174,12 @@ class Run:
         if rows == 0:
             return
         edges = [self.structure.in_edges[index] for index in code.layouts]
-        blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges], self.threads)
+        blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
         function = code.bind(self._resolve)
         with self.progress.superstep(number, rows):
-            _in_threads(function, blocks, self.threads, self.progress)
+            most = max(r1 - r0 for r0, r1, _ in blocks)
+            device = self.device
+            _in_threads(function, lambda: code.scratch(most, device), blocks, self.threads, self.progress)
 
     def _resolve(self, binding: Binding) -> Any:
         if binding.kind == "object":
@@ -202,24 +205,32 @@ class Run:
         return self.tables[name]
 
 
-def _in_threads(function: Callable[..., None], blocks: Blocks, threads: int, progress: Progress) -> None:
+def _in_threads(
+    function: Callable[..., None],
+    scratch: Callable[[], list[Tensor]],
+    blocks: Blocks,
+    threads: int,
+    progress: Progress,
+) -> None:
     """Run blocks on `threads` threads, each with torch's own parallelism off; the first error stops all."""
     work = iter(blocks)
     if threads == 1 or len(blocks) == 1:
+        own = scratch()
         for r0, r1, bounds in work:
-            function(r0, r1, bounds)
+            function(r0, r1, bounds, own)
             progress.rows(r1 - r0)
         return
     lock, failed = threading.Lock(), threading.Event()
 
     def worker() -> None:
         torch.set_num_threads(1)
+        own = scratch()
         with torch.no_grad():
             for r0, r1, bounds in _shared(work, lock):
                 if failed.is_set():
                     return
                 try:
-                    function(r0, r1, bounds)
+                    function(r0, r1, bounds, own)
                 except BaseException:
                     failed.set()
                     raise
