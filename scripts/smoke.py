@@ -34,9 +34,7 @@ def largest_difference(model: torch.nn.Module, data: Data) -> float:
 
 def main() -> None:
     """Check where the package lies, which kernels serve, and what it computes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expect", choices=("cpp", "reference"), help="fail if the other kernels serve")
     parser.add_argument("--not-from", type=Path, help="fail if the package was imported from this folder")
     arguments = parser.parse_args()
@@ -55,9 +53,7 @@ def main() -> None:
         difference = largest_difference(model.eval(), data)
         print(f"    {type(model).__name__}: largest difference to PyG {difference:.1e}")
         if not difference <= 1e-5:
-            raise SystemExit(
-                f"error: {type(model).__name__} is off by {difference:.1e}; at most 1e-5 is allowed"
-            )
+            raise SystemExit(f"error: {type(model).__name__} is off by {difference:.1e}; at most 1e-5 is allowed")
 
 
 if __name__ == "__main__":

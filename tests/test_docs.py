@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, ModuleType
 
 import pytest
 
@@ -60,9 +62,16 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def compiled(block: Block, path: Path) -> object:
+def compiled(block: Block, path: Path) -> CodeType:
     """The block's code, with the lines of the page, so that a failure points there."""
     return compile("\n" * (block.line - 1) + block.text, str(path), "exec")
+
+
+def new_module(called: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The namespace of a new module that can be found by name: PyG looks up the module of a user's layer."""
+    module = ModuleType(called)
+    monkeypatch.setitem(sys.modules, called, module)
+    return module.__dict__
 
 
 def run_commands(block: Block, path: Path) -> None:
@@ -76,14 +85,14 @@ def run_commands(block: Block, path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=name)
 def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "example"}
+    namespace = new_module("example", monkeypatch)
     for block in blocks(path.read_text()):
         if block.kind == "python":
             code = compiled(block, path)
             if block.file:
                 Path(block.file).write_text(block.text)
             elif block.run:
-                exec(code, namespace)  # type: ignore[arg-type]
+                exec(code, namespace)
         elif block.kind == "sh" and block.run:
             run_commands(block, path)
 
@@ -91,7 +100,7 @@ def test_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "notebook"}
+    namespace = new_module("notebook", monkeypatch)
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     for number, cell in enumerate(cells, start=1):
         exec(compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace)

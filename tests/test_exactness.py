@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import CaptureError
+from pyg_fullgraph.plan import blocks
 from tests.capture.cases import CASES, Case, module_of, replay_graph
 from tests.graphs import NASTY
 
@@ -23,6 +24,13 @@ GRAPHS = {
     **{name: NASTY[name] for name in ("empty", "no_edges", "one_node", "N_equals_E", "mixed")},
 }
 TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of at most five rows, so that every operator is run on parts of its rows."""
+    for name, value in (("MIN_ROWS", 1), ("MAX_ROWS", 5), ("SMALLEST", 5)):
+        monkeypatch.setattr(blocks, name, value)
 
 
 def forward(case: Case, module: torch.nn.Module, graph: tuple[int, Tensor]) -> Any:

@@ -236,7 +236,7 @@ def repository_files() -> list[Path]:
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
-        skipped = re.compile(r"(^|/)(\.venv|\.git|build|__pycache__|[^/]*\.egg-info|\.[a-z]+_cache)(/|$)")
+        skipped = re.compile(r"^build/|(^|/)(\.venv|\.git|__pycache__|[^/]*\.egg-info|\.[a-z]+_cache)(/|$)")
         relative = (str(path.relative_to(ROOT)) for path in ROOT.rglob("*"))
         listed = [path for path in relative if not skipped.search(path)]
     files = [ROOT / path for path in listed if path]

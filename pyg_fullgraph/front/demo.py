@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -234,7 +235,8 @@ def check_graph(data: Data | HeteroData, source: str) -> Data:
 def graphs(source: str | None) -> Iterator[tuple[str, Data]]:
     """Yield the graphs to show, by name; without a source those that need neither a file nor a network."""
     if source:
-        yield source, check_graph(read_graph(source), source)
+        name = Path(source).name if source.endswith((".npz", ".pt", ".pth")) else source
+        yield name, check_graph(read_graph(source), source)
         return
     print(
         "No graph was named (--data FILE.npz, FILE.pt or Planetoid/PubMed), so none is looked for on the\n"
