@@ -122,10 +122,11 @@ class Engine:
             FullGraphMismatch: verification failed.
         """
         check_ready(self.model)
-        if _without_nodes(bind(self.model, args, kwargs, like=self._last)):
+        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+        if _without_nodes(signature, tensors):
             return self.model(*args, **kwargs)  # nothing to compute, and layers branch on it
         try:
-            captured, tensors = self._capture(args, kwargs)
+            captured = self._capture(signature)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
@@ -167,7 +168,8 @@ class Engine:
         Args:
             args, kwargs: as for the model's forward.
         """
-        captured, tensors = self._capture(args, kwargs)
+        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+        captured = self._capture(signature)
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
         keys = sorted(compiled.code)
@@ -195,8 +197,7 @@ class Engine:
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
 
-    def _capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Captured, list[Tensor]]:
-        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+    def _capture(self, signature: Signature) -> _Captured:
         key = (signature.key, module_fingerprint(self.model))
         if key not in self._captured:
             traced = trace(self.model, signature)
@@ -205,7 +206,7 @@ class Engine:
             compiled = Compiled(program, cut(program))
             self._captured[key] = _Captured(signature, traced, program, compiled, OrderedDict())
         self._last = signature
-        return self._captured[key], tensors
+        return self._captured[key]
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
@@ -258,12 +259,11 @@ class Engine:
         return _rows_of(result, nodes if position is None else position, rows)
 
 
-def _without_nodes(call: tuple[Signature, list[Tensor]]) -> bool:
+def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
     """True for the empty graph, and for one that lacks all nodes of some type."""
-    leaves, tensors = call[0].leaves, call[1]
     return any(
         str(dim).startswith("N") and size == 0
-        for leaf, tensor in zip(leaves, tensors, strict=True)
+        for leaf, tensor in zip(signature.leaves, tensors, strict=True)
         for dim, size in zip(leaf.dims, tensor.shape, strict=True)
     )
 
