@@ -214,11 +214,16 @@ def _in_threads(
 ) -> None:
     """Run blocks on `threads` threads, each with torch's own parallelism off; the first error stops all."""
     work = iter(blocks)
+    before = torch.get_num_threads()
     if threads == 1 or len(blocks) == 1:
-        own = scratch()
-        for r0, r1, bounds in work:
-            function(r0, r1, bounds, own)
-            progress.rows(r1 - r0)
+        torch.set_num_threads(1)  # here as on the workers: a product's bits depend on how many threads share it
+        try:
+            own = scratch()
+            for r0, r1, bounds in work:
+                function(r0, r1, bounds, own)
+                progress.rows(r1 - r0)
+        finally:
+            torch.set_num_threads(before)
         return
     lock, failed = threading.Lock(), threading.Event()
 
@@ -236,7 +241,6 @@ def _in_threads(
                     raise
                 progress.rows(r1 - r0)
 
-    before = torch.get_num_threads()
     count = min(threads, len(blocks))
     try:
         with ThreadPoolExecutor(count, thread_name_prefix="pyg_fullgraph") as pool:
