@@ -258,12 +258,12 @@ def test_no_machine_paths() -> None:
 @pytest.mark.parametrize(
     ("text", "bad"),
     [
-        ("cd /work/main", True),
+        ("cd /work/project", True),
         ("'/tmp/v/bin/python'", True),
         ("/home/someone/data", True),
         ("/root/.cache", False),  # a dot folder is not matched; it is the user's own home in prose
         ("/tmp/embeddings/", False),
-        ("../work/main", False),
+        ("../work/project", False),
         ("src/work/file", False),
         ("node-a/work", False),
     ],
