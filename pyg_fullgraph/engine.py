@@ -113,7 +113,8 @@ class Engine:
             out: tensor that the result is copied to (and returned), for a model that returns one tensor.
 
         Returns:
-            What forward returns; with `nodes`, every tensor that has one row per node has only these rows.
+            What forward returns (a graph that lacks all nodes, or all of one type, is given to the model's own
+            forward: there is nothing to compute, and layers branch on it); with `nodes`, every tensor that has one row per node has only these rows.
 
         Raises:
             InputError: the model is in training mode, or the arguments do not fit each other.
