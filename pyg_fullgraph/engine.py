@@ -114,7 +114,8 @@ class Engine:
 
         Returns:
             What forward returns (a graph that lacks all nodes, or all of one type, is given to the model's own
-            forward: there is nothing to compute, and layers branch on it); with `nodes`, every tensor that has one row per node has only these rows.
+            forward: there is nothing to compute, and layers branch on it); with `nodes`, every tensor that
+            has one row per node has only these rows.
 
         Raises:
             InputError: the model is in training mode, or the arguments do not fit each other.
