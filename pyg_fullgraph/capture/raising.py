@@ -19,7 +19,7 @@ from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, map_args, refs_of
 from pyg_fullgraph.ir.locality import is_row_local
 from pyg_fullgraph.ir.program import is_symbolic
 
-aten = torch.ops.aten
+aten, fullgraph = torch.ops.aten, torch.ops.pyg_fullgraph
 
 _ALIASES = {aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default}
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "max", "amin": "min", "prod": "mul"}
@@ -163,6 +163,10 @@ class _Raiser:
         packet = getattr(node.target, "overloadpacket", None)
         if packet is aten.index_select:
             return self._gather(node, args[0], args[1], args[2], val)
+        if packet is fullgraph.reduce_by:
+            return self._by(node, "reduce", args, {"reduce": args[3]}, val)
+        if packet is fullgraph.softmax_by:
+            return self._by(node, "softmax", args, {}, val)
         if packet is aten.index:
             dim = next((i for i, item in enumerate(args[1]) if item is not None), None)
             if dim is None or len([item for item in args[1] if item is not None]) != 1:
@@ -177,6 +181,13 @@ class _Raiser:
         if packet is aten.index_put and len(args) == 4 and args[3] is True and len(args[1]) == 1:
             return self._reduce(node, args[0], 0, args[1][0], args[2], "sum", val)
         return None
+
+    def _by(self, node: fx.Node, op: str, args: Any, kwargs: dict[str, Any], val: Any) -> Ref | None:
+        """`reduce_by` and `softmax_by`, which are words of the vocabulary already."""
+        x, index = self.program[args[0].name], self.program[args[1].name]
+        if x.row_dim != 0 or index.stage is not Stage.STRUCT or index.space != x.space:
+            return None
+        return self._add(node, op, (args[0], args[1]), kwargs, val, Stage.DATA)
 
     def _gather(self, node: fx.Node, x: Ref, dim: int, index: Ref, val: Any) -> Ref | None:
         index = Ref(self._index_root(index) or index.name)

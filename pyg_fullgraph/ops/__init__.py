@@ -16,6 +16,7 @@ from pyg_fullgraph.ops.backend import kernels
 from pyg_fullgraph.ops.gather import gather, repeat
 from pyg_fullgraph.ops.reduce import gather_reduce, segment_reduce
 from pyg_fullgraph.ops.sort import csr
+from pyg_fullgraph.ops.vocabulary import reduce_by, softmax_by
 
 __all__ = [
     "attention",
@@ -27,7 +28,9 @@ __all__ = [
     "gather_reduce",
     "kernels",
     "library",
+    "reduce_by",
     "repeat",
     "segment_reduce",
     "segment_softmax",
+    "softmax_by",
 ]

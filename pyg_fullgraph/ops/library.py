@@ -12,7 +12,7 @@ from torch import Tensor
 from pyg_fullgraph.ops import attention as attend
 from pyg_fullgraph.ops import gather as gathers
 from pyg_fullgraph.ops import reduce as reduces
-from pyg_fullgraph.ops import sort
+from pyg_fullgraph.ops import sort, vocabulary
 
 
 @torch.library.custom_op("pyg_fullgraph::gather", mutates_args=())
@@ -141,3 +141,25 @@ def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
 @csr.register_fake
 def _(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     return index.new_empty(num_rows + 1, dtype=torch.int64), index.new_empty(index.shape)
+
+
+@torch.library.custom_op("pyg_fullgraph::reduce_by", mutates_args=())
+def reduce_by(x: Tensor, index: Tensor, rows: int, reduce: str) -> Tensor:
+    """`ops.reduce_by`."""
+    return vocabulary.reduce_by(x, index, rows, reduce)
+
+
+@reduce_by.register_fake
+def _(x: Tensor, index: Tensor, rows: int, reduce: str) -> Tensor:
+    return x.new_empty((rows, *x.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::softmax_by", mutates_args=())
+def softmax_by(x: Tensor, index: Tensor, rows: int) -> Tensor:
+    """`ops.softmax_by`."""
+    return vocabulary.softmax_by(x, index, rows)
+
+
+@softmax_by.register_fake
+def _(x: Tensor, index: Tensor, rows: int) -> Tensor:
+    return x.new_empty(x.shape)

@@ -24,6 +24,8 @@ CALLS = {
     "attention_gatv2": (X, *GRAPH, KEY, QUERY, ATT, EDGE_KEY, 0.2),
     "attention_dot": (X, *GRAPH, KEY, QUERY, 0.5),
     "csr": (case.src, 12),
+    "reduce_by": (case.normal(9, 2), case.src, 12, "max"),
+    "softmax_by": (case.normal(9, 2), case.src, 12),
 }
 
 
