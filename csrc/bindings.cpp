@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "cpu/isa.h"
 #include "cpu/operators.h"
@@ -75,6 +76,59 @@ void attention(Address out, int64_t out_stride, Place value, int dtype, Address 
   fg::attention(args, threads);
 }
 
+void edge_dot(Place out, Place key, Place query, int dtype, Address src, int index, Address rowptr,
+              int64_t rows, int64_t heads, int64_t channels, double scale, int threads) {
+  py::gil_scoped_release release;
+  fg::AttendArgs args;
+  args.edges = edges_at(src, index, rowptr, rows);
+  args.heads = heads;
+  args.out = pointer<void>(out.first);
+  args.out_stride = out.second;
+  args.dtype = dtype;
+  args.score = fg::kDot;
+  args.key = rows_at(key);
+  args.query = rows_at(query);
+  args.key_channels = channels;
+  args.scale = scale;
+  fg::edge_scores(args, threads);
+}
+
+// What a message is, for the operators that follow.
+fg::MessageArgs message_of(Place x, Place dst, Place edge, Address weight, int dtype, Address src, int index,
+                           Address rowptr, int64_t rows, int64_t width, int activation, double negative_slope,
+                           double shift) {
+  fg::MessageArgs args;
+  args.edges = edges_at(src, index, rowptr, rows);
+  args.x = rows_at(x);
+  args.dst = rows_at(dst);
+  args.edge = rows_at(edge);
+  args.weight = pointer(weight);
+  args.width = width;
+  args.dtype = dtype;
+  args.activation = activation;
+  args.negative_slope = negative_slope;
+  args.shift = shift;
+  return args;
+}
+
+void message(Place out, const fg::MessageArgs& given, int threads) {
+  py::gil_scoped_release release;
+  fg::MessageArgs args = given;
+  args.out = pointer<void>(out.first);
+  args.out_stride = out.second;
+  fg::message(args, threads);
+}
+
+void aggregate(const std::vector<Place>& outs, const fg::MessageArgs& given, Address scale, int threads) {
+  py::gil_scoped_release release;
+  fg::AggregateArgs args;
+  args.message = given;
+  for (size_t i = 0; i < outs.size() && i < fg::kOutputs; ++i)
+    args.outs[i] = {pointer<void>(outs[i].first), outs[i].second};
+  args.scale = pointer(scale);
+  fg::aggregate(args, threads);
+}
+
 void gather(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address index,
             int index_type, int64_t edges, int threads) {
   py::gil_scoped_release release;
@@ -115,6 +169,10 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The CPU kernels of pyg_fullgraph over addresses and sizes; use pyg_fullgraph.ops.";
   m.def("gather_reduce", &gather_reduce);
   m.def("attention", &attention);
+  m.def("edge_dot", &edge_dot);
+  py::class_<fg::MessageArgs>(m, "Message", py::module_local()).def(py::init(&message_of));
+  m.def("message", &message);
+  m.def("aggregate", &aggregate);
   m.def("gather", &gather);
   m.def("repeat", &repeat);
   m.def("csr", &csr);

@@ -41,6 +41,45 @@ def attention(
     threads: int,
     /,
 ) -> None: ...
+def edge_dot(
+    out: Place,
+    key: Place,
+    query: Place,
+    dtype: int,
+    src: int,
+    index: int,
+    rowptr: int,
+    rows: int,
+    heads: int,
+    channels: int,
+    scale: float,
+    threads: int,
+    /,
+) -> None: ...
+
+class Message:
+    """What messages are made of; the arrays are not kept alive."""
+
+    def __init__(
+        self,
+        x: Place,
+        dst: Place,
+        edge: Place,
+        weight: int,
+        dtype: int,
+        src: int,
+        index: int,
+        rowptr: int,
+        rows: int,
+        width: int,
+        activation: int,
+        negative_slope: float,
+        shift: float,
+        /,
+    ) -> None: ...
+
+def message(out: Place, message: Message, threads: int, /) -> None: ...
+def aggregate(outs: list[Place], message: Message, scale: int, threads: int, /) -> None: ...
 def gather(
     out: int,
     out_stride: int,

@@ -16,6 +16,8 @@ enum Index : int {
 };  // kIdentity: edge e reads row e, there is no array
 enum Reduce : int { kSum = 0, kMean = 1, kMax = 2, kMin = 3, kMul = 4 };
 enum Score : int { kExplicit = 0, kAdditive = 1, kGatV2 = 2, kDot = 3 };
+enum Activation : int { kNoActivation = 0, kRelu = 1, kLeakyRelu = 2 };
+enum Output : int { kOutSum = 0, kOutMean, kOutMax, kOutMin, kOutSquareSum, kOutSquareMean, kOutputs };
 
 // A matrix of rows of unit-stride elements; stride counts elements from row to row.
 struct Rows {
@@ -62,6 +64,29 @@ struct AttendArgs {
   int64_t width() const { return heads * channels; }
 };
 
+// The message of edge e of row i: weight[e] * (activation(x[src[e]] + dst[i] + edge[e]) + shift), columnwise.
+struct MessageArgs {
+  Edges edges;
+  Rows x, dst, edge;             // dst [B, W] and edge [E, W] may be absent
+  const void* weight = nullptr;  // [E] of x's type, or null
+  int64_t width = 0;
+  void* out = nullptr;  // [E, W], where the messages themselves are wanted
+  int64_t out_stride = 0;
+  int dtype = kFloat32, activation = kNoActivation;
+  double negative_slope = 0, shift = 0;
+};
+
+// Reductions of the messages m of each row: either those of Output that have data, or with `scale`
+// [W], of accumulators, the softmax aggregation sum_e softmax(scale * m)[e] * m[e] into outs[0].
+struct AggregateArgs {
+  MessageArgs message;
+  struct Out {
+    void* data = nullptr;
+    int64_t stride = 0;
+  } outs[kOutputs];
+  const void* scale = nullptr;
+};
+
 // The functions of one instruction set. Part functions take edges [e0, e1) of one row that has too many for
 // one thread; their results are merged in order, so that neither the threads nor their number change a bit.
 // `scratch` is a buffer of at least the bytes that the *_scratch function names for rows (parts) of at most
@@ -82,6 +107,18 @@ struct Kernels {
                        void* total);
   void (*attend_weights)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, const void* total,
                          void* scratch);
+  // The scores of edges [e0, e1) of a row -> out [E, H].
+  void (*attend_scores)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, void* scratch);
+  int64_t (*message_scratch)(const MessageArgs&);
+  void (*message_rows)(const MessageArgs&, int64_t r0, int64_t r1, void* scratch);
+  void (*message_part)(const MessageArgs&, int64_t row, int64_t e0, int64_t e1, void* scratch);
+  int64_t (*aggregate_scratch)(const AggregateArgs&);
+  int64_t (*aggregate_state_bytes)(const AggregateArgs&);
+  void (*aggregate_rows)(const AggregateArgs&, int64_t r0, int64_t r1, void* scratch);
+  void (*aggregate_part)(const AggregateArgs&, int64_t row, int64_t e0, int64_t e1, void* state,
+                         void* scratch);
+  // The row's outputs; the parts' states are overwritten.
+  void (*aggregate_merge)(const AggregateArgs&, int64_t row, void* states, int64_t parts, void* scratch);
   void (*copy_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
                     const void* index, int index_type, int64_t e0, int64_t e1, int64_t edges);
   void (*repeat_rows)(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,

@@ -126,6 +126,29 @@ void attend_hubs(const AttendArgs& args, const Hubs& hubs, int64_t scratch, int 
   });
 }
 
+void aggregate_hubs(const AggregateArgs& args, const Hubs& hubs, int64_t scratch, int threads) {
+  const Kernels& isa = kernels();
+  const int64_t bytes = isa.aggregate_state_bytes(args);
+  std::vector<char> states(static_cast<size_t>(hubs.part_count() * bytes));
+  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
+    const Part& part = hubs.parts[p];
+    isa.aggregate_part(args, part.row, part.e0, part.e1, states.data() + p * bytes, thread_scratch(scratch));
+  });
+  parallel_for(hubs.count(), threads, [&](int64_t h) {
+    isa.aggregate_merge(args, hubs.rows[h], states.data() + hubs.first[h] * bytes, hubs.parts_of(h),
+                        thread_scratch(scratch));
+  });
+}
+
+// Call part(row, e0, e1) for the parts of hubs and rows(r0, r1) for all other rows, where every edge has a
+// result of its own.
+template <class R, class P>
+void for_rows_and_parts(const Edges& edges, int64_t hub, int threads, const R& rows, const P& part) {
+  const Hubs hubs(edges, for_rows(edges, hub, threads, rows), hub);
+  parallel_for(hubs.part_count(), threads,
+               [&](int64_t p) { part(hubs.parts[p].row, hubs.parts[p].e0, hubs.parts[p].e1); });
+}
+
 // Call body(e0, e1) over equal spans of edges, in parallel.
 template <class F>
 void for_edges(int64_t edges, int threads, const F& body) {
@@ -155,6 +178,44 @@ void attention(const AttendArgs& args, int threads) {
   if (hubs.count() > 0) attend_hubs(args, hubs, scratch, threads);
 }
 
+void edge_scores(const AttendArgs& args, int threads) {
+  if (args.heads == 0) return;
+  const Kernels& isa = kernels();
+  const int64_t hub = hub_edges(args.heads), scratch = isa.attend_scratch(args, hub);
+  const int64_t* rowptr = args.edges.rowptr;
+  const auto part = [&](int64_t row, int64_t e0, int64_t e1) {
+    isa.attend_scores(args, row, e0, e1, thread_scratch(scratch));
+  };
+  const auto rows = [&](int64_t r0, int64_t r1) {
+    for (int64_t r = r0; r < r1; ++r) part(r, rowptr[r] - rowptr[0], rowptr[r + 1] - rowptr[0]);
+  };
+  for_rows_and_parts(args.edges, hub, threads, rows, part);
+}
+
+void message(const MessageArgs& args, int threads) {
+  if (args.width == 0) return;
+  const Kernels& isa = kernels();
+  const int64_t scratch = isa.message_scratch(args);
+  for_rows_and_parts(
+      args.edges, kHubEdges, threads,
+      [&](int64_t r0, int64_t r1) { isa.message_rows(args, r0, r1, thread_scratch(scratch)); },
+      [&](int64_t row, int64_t e0, int64_t e1) {
+        isa.message_part(args, row, e0, e1, thread_scratch(scratch));
+      });
+}
+
+void aggregate(const AggregateArgs& args, int threads) {
+  if (args.message.width == 0) return;
+  const Kernels& isa = kernels();
+  const Edges& edges = args.message.edges;
+  const int64_t scratch = isa.aggregate_scratch(args);
+  const auto rows = [&](int64_t r0, int64_t r1) {
+    isa.aggregate_rows(args, r0, r1, thread_scratch(scratch));
+  };
+  const Hubs hubs(edges, for_rows(edges, kHubEdges, threads, rows), kHubEdges);
+  if (hubs.count() > 0) aggregate_hubs(args, hubs, scratch, threads);
+}
+
 void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
             const void* index, int index_type, int64_t edges, int threads) {
   if (row_bytes == 0) return;
@@ -170,15 +231,14 @@ void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int6
   edges.rowptr = rowptr;
   edges.rows = rows;
   const Kernels& isa = kernels();
-  const auto copy = [&](int64_t r0, int64_t r1) {
+  const auto rows_of = [&](int64_t r0, int64_t r1) {
     isa.repeat_rows(out, out_stride, x, x_stride, row_bytes, rowptr, r0, r1);
   };
-  const Hubs hubs(edges, for_rows(edges, kHubEdges, threads, copy), kHubEdges);
-  parallel_for(hubs.part_count(), threads, [&](int64_t p) {
-    const int64_t span[2] = {hubs.parts[p].e0, hubs.parts[p].e1};  // a rowptr of one row
-    isa.repeat_rows(out + span[0] * out_stride, out_stride, x + hubs.parts[p].row * x_stride, x_stride,
-                    row_bytes, span, 0, 1);
-  });
+  const auto part = [&](int64_t row, int64_t e0, int64_t e1) {
+    const int64_t span[2] = {e0, e1};  // a rowptr of one row
+    isa.repeat_rows(out + e0 * out_stride, out_stride, x + row * x_stride, x_stride, row_bytes, span, 0, 1);
+  };
+  for_rows_and_parts(edges, kHubEdges, threads, rows_of, part);
 }
 
 }  // namespace fg

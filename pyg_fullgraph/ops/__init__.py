@@ -10,10 +10,12 @@ from pyg_fullgraph.ops.attention import (
     attention_additive,
     attention_dot,
     attention_gatv2,
+    edge_dot,
     segment_softmax,
 )
 from pyg_fullgraph.ops.backend import kernels
 from pyg_fullgraph.ops.gather import gather, repeat
+from pyg_fullgraph.ops.message import message, message_reduce, softmax_reduce
 from pyg_fullgraph.ops.reduce import gather_reduce, segment_reduce
 from pyg_fullgraph.ops.sort import csr
 from pyg_fullgraph.ops.vocabulary import reduce_by, softmax_by
@@ -24,13 +26,17 @@ __all__ = [
     "attention_dot",
     "attention_gatv2",
     "csr",
+    "edge_dot",
     "gather",
     "gather_reduce",
     "kernels",
     "library",
+    "message",
+    "message_reduce",
     "reduce_by",
     "repeat",
     "segment_reduce",
     "segment_softmax",
     "softmax_by",
+    "softmax_reduce",
 ]

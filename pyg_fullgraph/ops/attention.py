@@ -259,6 +259,60 @@ def attention_dot(
     )  # fmt: skip
 
 
+def edge_dot(
+    key: Tensor,
+    src: Tensor | None,
+    query: Tensor,
+    rowptr: Tensor,
+    scale: float = 1.0,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """The products of sources with destinations: `out[e, h] = scale * sum_c query[i, h, c] * key[src[e], h, c]`.
+
+    A dense-dense product sampled at the edges (SDDMM), as `attention_dot` has inside.
+
+    Args:
+        key: [N, H, C], or [E, H, C] where `src` is None; float16 and bfloat16 are computed in float32.
+        src: int32 or int64 [E], every value in [0, N) (not checked here); None: edge e reads row e.
+        query: [B, H, C], of key's type: the queries of exactly these rows.
+        rowptr: int64 [B + 1].
+        scale: a factor.
+        out: where to write, [E, H], rows contiguous, not overlapping an input; a new tensor if None.
+        threads: how many threads to use; torch's number if None.
+
+    Returns:
+        [E, H] of key's type.
+
+    Raises:
+        OperatorError: an argument has a wrong shape or type.
+    """
+    rows = check_rowptr("edge_dot", rowptr)
+    if src is not None:
+        check_index("edge_dot", "src", src)
+    if key.dim() != 3:
+        fail("edge_dot", "key", key, "[E, H, C]" if src is None else "[N, H, C]")
+    check_like("edge_dot", "query", query, (rows, key.shape[1], key.shape[2]), "[B, H, C]")
+    if torch.compiler.is_compiling():
+        return keep("edge_dot", torch.ops.pyg_fullgraph.edge_dot(key, src, query, rowptr, scale), out)
+    module = kernel_of_one_type([key, query])
+    if module is None:
+        return keep("edge_dot", reference.edge_dot(key, src, query, rowptr, scale), out)
+    key, query = with_packed_rows(key), with_packed_rows(query)
+    src = None if src is None else src.contiguous()
+    edges = key if src is None else src
+    if module.count_edges(rowptr.data_ptr(), rows) != edges.shape[0]:
+        fail_edges("edge_dot", "key" if src is None else "src", edges, rowptr)
+    result = output("edge_dot", out, key, (edges.shape[0], key.shape[1]))
+    address, index = (0, IDENTITY) if src is None else (src.data_ptr(), INDICES[src.dtype])
+    module.edge_dot(
+        place(result), place(key), place(query), DTYPES[key.dtype], address, index, rowptr.data_ptr(), rows,
+        key.shape[1], key.shape[2], scale, threads_or_default(threads),
+    )  # fmt: skip
+    return result
+
+
 def check_attention(operator: str, value: Tensor, src: Tensor, rowptr: Tensor) -> tuple[int, int]:
     """Check what all attentions share and return the rows B and the heads H."""
     rows = check_rowptr(operator, rowptr)

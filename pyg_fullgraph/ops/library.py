@@ -11,8 +11,10 @@ from torch import Tensor
 
 from pyg_fullgraph.ops import attention as attend
 from pyg_fullgraph.ops import gather as gathers
+from pyg_fullgraph.ops import message as messages
 from pyg_fullgraph.ops import reduce as reduces
 from pyg_fullgraph.ops import sort, vocabulary
+from pyg_fullgraph.ops.reference import wide_type
 
 
 @torch.library.custom_op("pyg_fullgraph::gather", mutates_args=())
@@ -75,12 +77,7 @@ def _(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, redu
 def promoted(x: Tensor, weight: Tensor) -> torch.dtype:
     """The result's type where x and weight differ, as the reference gives it."""
     half = (torch.float16, torch.bfloat16)
-    return x.dtype if x.dtype in half else torch.promote_types(x.dtype, widened(weight.dtype))
-
-
-def widened(dtype: torch.dtype) -> torch.dtype:
-    """The type that values of this type are computed in."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return x.dtype if x.dtype in half else torch.promote_types(x.dtype, wide_type(weight.dtype))
 
 
 @torch.library.custom_op("pyg_fullgraph::attention", mutates_args=())
@@ -130,6 +127,96 @@ def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query
 @attention_dot.register_fake
 def _(value: Tensor, src: Tensor, rowptr: Tensor, *rest: object, **more: object) -> Tensor:
     return value.new_empty((rowptr.shape[0] - 1, *value.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::edge_dot", mutates_args=())
+def edge_dot(key: Tensor, src: Tensor | None, query: Tensor, rowptr: Tensor, scale: float = 1.0) -> Tensor:
+    """`ops.edge_dot`."""
+    return attend.edge_dot(key, src, query, rowptr, scale)
+
+
+@edge_dot.register_fake
+def _(key: Tensor, src: Tensor | None, query: Tensor, rowptr: Tensor, scale: float = 1.0) -> Tensor:
+    return key.new_empty((edges_of(key, src), key.shape[1]))
+
+
+def edges_of(x: Tensor, src: Tensor | None) -> int:
+    """The number of edges: that of source rows, or of x's rows where edge e reads row e."""
+    return x.shape[0] if src is None else src.shape[0]
+
+
+@torch.library.custom_op("pyg_fullgraph::message", mutates_args=())
+def message(
+    x: Tensor,
+    src: Tensor | None,
+    rowptr: Tensor,
+    dst: Tensor | None = None,
+    edge: Tensor | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.0,
+    shift: float = 0.0,
+) -> Tensor:
+    """`ops.message`."""
+    return messages.message(
+        x, src, rowptr,
+        dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift,
+    )  # fmt: skip
+
+
+@message.register_fake
+def _(x: Tensor, src: Tensor | None, rowptr: Tensor, *rest: object, **more: object) -> Tensor:
+    return x.new_empty((edges_of(x, src), *x.shape[1:]))
+
+
+@torch.library.custom_op("pyg_fullgraph::message_reduce", mutates_args=())
+def message_reduce(
+    x: Tensor,
+    src: Tensor | None,
+    rowptr: Tensor,
+    reduces: str,
+    dst: Tensor | None = None,
+    edge: Tensor | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.0,
+    shift: float = 0.0,
+    weight: Tensor | None = None,
+) -> list[Tensor]:
+    """`ops.message_reduce`, the names of the reductions with commas between them (schemas know no list of strings)."""
+    return list(
+        messages.message_reduce(
+            x, src, rowptr, reduces.split(","),
+            dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift, weight=weight,
+        )
+    )  # fmt: skip
+
+
+@message_reduce.register_fake
+def _(x: Tensor, src: Tensor | None, rowptr: Tensor, reduces: str, *rest: object, **more: object) -> list[Tensor]:
+    return [x.new_empty((rowptr.shape[0] - 1, *x.shape[1:])) for _ in reduces.split(",")]
+
+
+@torch.library.custom_op("pyg_fullgraph::softmax_reduce", mutates_args=())
+def softmax_reduce(
+    x: Tensor,
+    src: Tensor | None,
+    rowptr: Tensor,
+    scale: Tensor,
+    dst: Tensor | None = None,
+    edge: Tensor | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.0,
+    shift: float = 0.0,
+) -> Tensor:
+    """`ops.softmax_reduce`, the scale always a tensor."""
+    return messages.softmax_reduce(
+        x, src, rowptr, scale,
+        dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift,
+    )  # fmt: skip
+
+
+@softmax_reduce.register_fake
+def _(x: Tensor, src: Tensor | None, rowptr: Tensor, scale: Tensor, *rest: object, **more: object) -> Tensor:
+    return x.new_empty((rowptr.shape[0] - 1, *x.shape[1:]))
 
 
 @torch.library.custom_op("pyg_fullgraph::csr", mutates_args=())

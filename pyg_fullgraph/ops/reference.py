@@ -6,6 +6,9 @@ arrays cover exactly the edges `rowptr[0] .. rowptr[-1]`. float16 and bfloat16 a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +23,14 @@ def rows_of_edges(rowptr: Tensor) -> Tensor:
     return torch.repeat_interleave(rows, rowptr.diff())
 
 
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """The type that values of this type are computed in: float32 for the half types, else their own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
 def widen(x: Tensor) -> Tensor:
-    """The tensor in the type it is computed in: float32 for the half types, else its own."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    """The tensor in the type it is computed in."""
+    return x.to(wide_type(x.dtype))
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
@@ -108,8 +116,66 @@ def attention_gatv2(
 
 def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float) -> Tensor:
     """`attention` with score = scale * sum_c query[i, h, c] * key[j, h, c]: the Transformer's. [B, H, ...]"""
-    score = (repeat(widen(query), rowptr) * gather(widen(key), src)).sum(-1) * scale
-    return attention(value, src, rowptr, score)
+    return attention(value, src, rowptr, edge_dot(widen(key), src, widen(query), rowptr, scale))
+
+
+def edge_dot(key: Tensor, src: Tensor | None, query: Tensor, rowptr: Tensor, scale: float) -> Tensor:
+    """scale * sum_c query[i, h, c] * key[j, h, c]: a dense product sampled at the edges. [E, H]"""
+    mine, theirs = repeat(widen(query), rowptr), widen(key) if src is None else gather(widen(key), src)
+    return ((mine * theirs).sum(-1) * scale).to(key.dtype)
+
+
+def wide_message(
+    x: Tensor,
+    src: Tensor | None,
+    rowptr: Tensor,
+    dst: Tensor | None,
+    edge: Tensor | None,
+    activation: str,
+    negative_slope: float,
+    shift: float,
+) -> Tensor:
+    """activation(x[j] + dst[i] + edge[e]) + shift in the type it is computed in. [E, ...]"""
+    value = widen(x) if src is None else gather(widen(x), src)
+    if dst is not None:
+        value = value + repeat(widen(dst), rowptr)
+    if edge is not None:
+        value = value + widen(edge)
+    if activation == "relu":
+        value = value.relu()
+    elif activation == "leaky_relu":
+        value = F.leaky_relu(value, negative_slope)
+    return value + shift if shift else value
+
+
+def message(x: Tensor, src: Tensor | None, rowptr: Tensor, **options: Any) -> Tensor:
+    """`wide_message` in x's type. [E, ...]"""
+    value = wide_message(x, src, rowptr, **options).to(x.dtype)
+    return value.clone() if value is x else value
+
+
+def message_reduce(
+    x: Tensor,
+    src: Tensor | None,
+    rowptr: Tensor,
+    reduces: Sequence[str],
+    *,
+    weight: Tensor | None,
+    **options: Any,
+) -> list[Tensor]:
+    """Each reduction of `weight[e] * message[e]`, or of its square, over the edges of each row. [B, ...] each"""
+    value = wide_message(x, src, rowptr, **options)
+    if weight is not None:
+        value = value * widen(weight).reshape(-1, *[1] * (value.dim() - 1))
+    values = {name: value.square() if name.startswith("square") else value for name in reduces}
+    return [segment_reduce(values[name], rowptr, name.removeprefix("square_")).to(x.dtype) for name in reduces]
+
+
+def softmax_reduce(x: Tensor, src: Tensor | None, rowptr: Tensor, scale: Tensor, **options: Any) -> Tensor:
+    """Sum `softmax(scale * message)[e] * message[e]` over the edges of each row. [B, ...]"""
+    value = wide_message(x, src, rowptr, **options)
+    alpha = segment_softmax(value * scale.to(value.dtype), rowptr)
+    return segment_reduce(alpha * value, rowptr, "sum").to(x.dtype)
 
 
 def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:

@@ -134,9 +134,9 @@ struct PickPairs {
 template <class T, class I>
 ScoreFn<T> choose_scores(const AttendArgs& args) {
   constexpr int L = kLanes<accum<T>>;
+  if (args.score == kDot) return pick_lanes<L>(args.key_channels, PickPairs<T, I, kDot>());
   if constexpr (!__is_same(I, Identity)) {
     if (args.score == kGatV2) return pick_lanes<L>(args.key_channels, PickPairs<T, I, kGatV2>());
-    if (args.score == kDot) return pick_lanes<L>(args.key_channels, PickPairs<T, I, kDot>());
   }
   return pick_lanes<L>(padded_heads(args.dtype, args.heads), PickHeads<T, I>());
 }
@@ -304,6 +304,12 @@ struct Attend {
     sum(span, e0, e1, buffer, padded, partial);
   }
 
+  // The scores themselves -> out [E, H].
+  void write_scores(int64_t r, int64_t e0, int64_t e1) const {
+    scores(args, r, e0, e1, buffer);
+    write_weights(e0, e1);
+  }
+
   // A part's weights, given the stats of the whole row.
   void weights(int64_t r, int64_t e0, int64_t e1, const A* total) const {
     scores(args, r, e0, e1, buffer);
@@ -356,20 +362,6 @@ void merge(const AttendArgs& args, int64_t row, accum<T>* stats, const accum<T>*
     }
 }
 
-template <class F>
-void with_type(int dtype, F f) {
-  switch (dtype) {
-    case kFloat32:
-      return f(float());
-    case kFloat64:
-      return f(double());
-    case kBFloat16:
-      return f(bfloat16());
-    default:
-      return f(float16());
-  }
-}
-
 }  // namespace
 
 int64_t attend_scratch(const AttendArgs& args, int64_t edges) {
@@ -416,6 +408,10 @@ void attend_weights(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1,
     using T = decltype(type);
     Attend<T>(args, scratch).weights(row, e0, e1, static_cast<const accum<T>*>(total));
   });
+}
+
+void attend_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, void* scratch) {
+  with_type(args.dtype, [&](auto type) { Attend<decltype(type)>(args, scratch).write_scores(row, e0, e1); });
 }
 
 }  // namespace FG_ISA

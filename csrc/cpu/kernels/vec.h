@@ -12,7 +12,10 @@
 #include <immintrin.h>
 #endif
 
+#include "cpu/kernels.h"
+
 #define FG_INLINE inline __attribute__((always_inline))
+#define FG_LAMBDA __attribute__((always_inline))  // after a lambda's parameters
 #define FG_NOINLINE __attribute__((noinline))
 
 namespace fg {
@@ -45,6 +48,21 @@ struct Accum<double> {
 };
 template <class T>
 using accum = typename Accum<T>::type;
+
+// Call f with an element of the type that `dtype` numbers.
+template <class F>
+FG_INLINE void with_type(int dtype, F f) {
+  switch (dtype) {
+    case kFloat32:
+      return f(float());
+    case kFloat64:
+      return f(double());
+    case kBFloat16:
+      return f(bfloat16());
+    default:
+      return f(float16());
+  }
+}
 
 template <class A>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
