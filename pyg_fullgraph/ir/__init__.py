@@ -1,7 +1,7 @@
 """The program between capture and runtime: values, levels, supersteps and their printer."""
 
-from pyg_fullgraph.ir.program import Dim, Program, Ref, Stage, Value, is_aten, map_args, refs_of
-from pyg_fullgraph.ir.superstep import BlockProgram, Schedule, Superstep
+from pyg_fullgraph.ir.program import Dim, Program, Ref, Stage, Value, by_column, is_aten, map_args, packet_of, refs_of
+from pyg_fullgraph.ir.superstep import BlockProgram, Schedule, Superstep, needs_all_rows
 
 __all__ = [
     "BlockProgram",
@@ -12,7 +12,10 @@ __all__ = [
     "Stage",
     "Superstep",
     "Value",
+    "by_column",
     "is_aten",
     "map_args",
+    "needs_all_rows",
+    "packet_of",
     "refs_of",
 ]

@@ -40,7 +40,7 @@ def is_row_local(program: Program, value: Value) -> bool:
         return _RULES[packet](program, value)
     if str(packet) == "pyg_fullgraph.typed_linear":
         x, types = operand(program, value.args[0]), operand(program, value.args[3])
-        return x is not None and types is not None and x.row_dim == types.row_dim == 0
+        return x is not None and types is not None and x.row_dim == types.row_dim == value.row_dim
     if torch.Tag.pointwise in value.target.tags or packet in _ELEMENTWISE:
         return _aligned(program, value)
     return False
@@ -92,6 +92,33 @@ def _matmul(left: int, right: int) -> Callable[[Program, Value], bool]:
         if value.row_dim == nd - 2:
             return a.row_dim == nd - 2 and b.row_dim is None
         return value.row_dim == nd - 1 and b.row_dim == nd - 1 and a.row_dim is None
+
+    return rule
+
+
+def _matmul_any(program: Program, value: Value) -> bool:
+    """`matmul`: a stack of products, rows among the stack's dimensions or the left operand's rows."""
+    a, b = operand(program, value.args[0]), operand(program, value.args[1])
+    if a is None or b is None or len(a.shape) != len(value.shape) or value.row_dim is None:
+        return False
+    if b.row_dim is None:
+        return a.row_dim == value.row_dim and value.row_dim < len(value.shape) - 1
+    stacked = value.row_dim < len(value.shape) - 2
+    return stacked and len(a.shape) == len(b.shape) and a.row_dim == b.row_dim == value.row_dim
+
+
+def _written_columns(position: int) -> Callable[[Program, Value], bool]:
+    """slice_scatter and select_scatter: what is written into and what is written, rows aligned, not along the rows."""
+
+    def rule(program: Program, value: Value) -> bool:
+        base, part = operand(program, value.args[0]), operand(program, value.args[1])
+        if base is None or part is None or value.row_dim is None:
+            return False
+        dim = value.args[position] if len(value.args) > position else value.kwargs.get("dim", 0)
+        dim %= len(value.shape)
+        shift = 1 if value.target.overloadpacket is aten.select_scatter and dim < value.row_dim else 0
+        rows_of_part = value.row_dim - shift
+        return dim != value.row_dim and base.row_dim == value.row_dim and part.row_dim == rows_of_part
 
     return rule
 
@@ -245,12 +272,16 @@ _ELEMENTWISE = {
     aten.contiguous,
     aten.to,
     aten.lift_fresh_copy,
+    aten._prelu_kernel,
 }
 
 _RULES: dict[Any, Callable[[Program, Value], bool]] = {
     aten.mm: _matmul(0, 1),
     aten.addmm: _matmul(1, 2),
     aten.bmm: _matmul(0, 1),
+    aten.matmul: _matmul_any,
+    aten.slice_scatter: _written_columns(2),
+    aten.select_scatter: _written_columns(2),
     aten.baddbmm: _matmul(1, 2),
     aten.view: _view,
     aten._unsafe_view: _view,

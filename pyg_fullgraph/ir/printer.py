@@ -43,6 +43,8 @@ def format_schedule(program: Program, schedule: Schedule) -> str:
     lines: list[str] = []
     for number, step in enumerate(schedule.steps):
         lines.append(f"superstep {number}")
+        for name in step.views:
+            lines.append(f"  view    {format_value(program, program[name])}")
         for name in step.whole:
             lines.append(f"  whole   {format_value(program, program[name])}")
         for block in step.blocks:

@@ -10,11 +10,14 @@ The grammar, on one page::
                 | gather(x, index)           rows of x at every edge's endpoint `index`      (node -> edge)
                 | reduce(x, index)           rows of x combined by `index`                   (edge -> node)
                 | softmax(x, index)          normalised over the edges of one `index`        (edge -> edge)
+                | pool(...)                  an ATen reduction over all rows (`target`)      (node -> graph)
+                | group_pool(x, index)       rows that are destinations, combined by `index` (node -> group)
                 | gather_reduce(x, src, index, weight)                     fused by `passes.fuse`
                 | attention(value, src, index, score parts)                fused by `passes.fuse`
     arg       ::= Ref(name) | Dim(expr) | constant | tuple of arg
     level     ::= rows of a space (a symbolic size: N nodes, E edges, ...) at dimension `row_dim`, or none
-    stage     ::= PARAM (parameters only) | STRUCT (integer inputs and sizes only) | DATA
+    stage     ::= CONST (the model's code only) | PARAM (and parameters) | STRUCT (code, integer inputs and sizes)
+                | DATA (everything else)
 
 The tagging of every tensor by its level follows SAR's SRC/DST/EDGE/PARAM marks; spaces are the symbolic sizes
 of the trace, so that no name is guessed.
@@ -25,6 +28,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import sympy
@@ -34,11 +38,12 @@ Size = Any  # an int, or a sympy expression in the symbolic sizes
 
 
 class Stage(enum.IntEnum):
-    """What a value depends on, hence when it is computed: per call (PARAM), per graph (STRUCT), per row (DATA)."""
+    """What a value depends on, hence when it is computed: per call (CONST, PARAM), per graph (STRUCT), else per row."""
 
-    PARAM = 0
-    STRUCT = 1
-    DATA = 2
+    CONST = 0
+    PARAM = 1
+    STRUCT = 2
+    DATA = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Value:
         args, kwargs: arguments as trees of `Ref`, `Dim` and constants.
         shape: sizes, symbolic where they depend on the graph; of the first output where there are several.
         dtype: element type of the (first) output.
-        stage: PARAM, STRUCT or DATA.
+        stage: CONST, PARAM, STRUCT or DATA.
         target: the ATen overload of an `aten` value.
         local: for `aten`: True where output row r needs only input rows r (`ir.locality`).
         where: the user's source line this value comes from.
@@ -107,6 +112,11 @@ class Value:
         return sum(is_symbolic(size) for size in self.shape) > 1
 
     @property
+    def is_pool(self) -> bool:
+        """True for a value that is known once all blocks of a superstep have added their part."""
+        return self.op in ("pool", "group_pool")
+
+    @property
     def width(self) -> int:
         """Elements per row (of the whole value where it has no rows)."""
         out = 1
@@ -121,7 +131,15 @@ class Value:
 
     def refs(self) -> list[str]:
         """Names of the values used, in argument order, with repeats."""
+        return list(self._refs)
+
+    @cached_property
+    def _refs(self) -> list[str]:
         return refs_of((self.args, self.kwargs))
+
+    @cached_property
+    def _symbols(self) -> frozenset[sympy.Symbol]:
+        return frozenset(symbols_of(self))
 
     def with_args(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Value:
         return replace(self, args=args, kwargs=self.kwargs if kwargs is None else kwargs)
@@ -133,7 +151,17 @@ def is_symbolic(size: Any) -> bool:
 
 def is_aten(value: Value, packet: Any) -> bool:
     """True where `value` is a call of this ATen operator, in any overload."""
-    return value.op == "aten" and getattr(value.target, "overloadpacket", None) is packet
+    return packet is not None and packet_of(value) is packet
+
+
+def packet_of(value: Value) -> Any:
+    """The ATen (or registered) operator that `value` calls, in any overload; None for all other values."""
+    return getattr(value.target, "overloadpacket", None) if value.op == "aten" else None
+
+
+def by_column(value: Value) -> bool:
+    """True for a reduction that treats each column by itself: all but those that call a whole module."""
+    return value.op == "reduce" and isinstance(value.kwargs["reduce"], str)
 
 
 def map_args(tree: Any, fn: Callable[[Any], Any]) -> Any:
@@ -220,6 +248,8 @@ class Program:
 
     def substitute(self, mapping: dict[str, str]) -> None:
         """Redirect every use of a key of `mapping` to its value's name."""
+        if not mapping:
+            return
 
         def swap(leaf: Any) -> Any:
             while isinstance(leaf, Ref) and leaf.name in mapping:
@@ -227,7 +257,8 @@ class Program:
             return leaf
 
         for name, value in self.values.items():
-            self.values[name] = value.with_args(map_args(value.args, swap), map_args(value.kwargs, swap))
+            if any(ref in mapping for ref in value._refs):
+                self.values[name] = value.with_args(map_args(value.args, swap), map_args(value.kwargs, swap))
         self.outputs = map_args(self.outputs, swap)
 
     def drop_dead(self) -> int:
@@ -235,8 +266,8 @@ class Program:
         live = set(self.output_names())
         for value in reversed(list(self)):
             if value.name in live:
-                live.update(value.refs())
-                live.update(self.definers[s] for s in symbols_of(value) if s in self.definers)
+                live.update(value._refs)
+                live.update(self.definers[s] for s in value._symbols if s in self.definers)
         dead = [name for name, value in self.values.items() if name not in live and value.op not in ("input", "param")]
         for name in dead:
             del self.values[name]

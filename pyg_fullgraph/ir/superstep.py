@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import sympy
 
+from pyg_fullgraph.ir.program import Program
+
 
 @dataclass(frozen=True)
 class BlockProgram:
@@ -27,6 +29,7 @@ class Superstep:
     """One bulk-synchronous step: whole operators first, then every space's block program.
 
     Args:
+        views: values that only reshape what is complete already, at no cost.
         whole: values that need their inputs complete, run on whole tables.
         blocks: one program per row space.
         frees: stored values no longer needed after this step.
@@ -35,6 +38,13 @@ class Superstep:
     whole: tuple[str, ...]
     blocks: tuple[BlockProgram, ...]
     frees: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+def needs_all_rows(program: Program, schedule: Schedule) -> bool:
+    """True where some value is made of all rows: a run cannot be restricted to some nodes' neighbourhood then."""
+    names = [name for step in schedule.steps for block in step.blocks for name, _ in block.order]
+    return any(step.whole for step in schedule.steps) or any(program[name].is_pool for name in names)
 
 
 @dataclass

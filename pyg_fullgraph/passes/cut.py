@@ -20,8 +20,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import sympy
+import torch
 
-from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, Superstep, Value, refs_of
+from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, Superstep, Value, is_aten
+from pyg_fullgraph.ir.fused import TO_EDGES, TO_ROWS, At, index_of
+from pyg_fullgraph.ir.fused import operands as fused_operands
 
 Instance = tuple[str, str | None]  # a value, and the destination index on whose in-edges it runs (None: its rows)
 
@@ -58,23 +61,35 @@ class _Cut:
     def _layouts(self) -> None:
         """Which index aggregates into which rows; aggregations over a space that is itself a row space run whole."""
         for value in self.program:
-            if value.op in ("reduce", "gather_reduce", "attention") and value.space is not None:
-                self.row_space[self._index(value)] = value.space
-
-    @staticmethod
-    def _index(value: Value) -> str:
-        return str(value.args[1 if value.op in ("reduce", "softmax") else 2].name)
+            index = index_of(value)
+            if index is not None and value.op in (*TO_ROWS, "reduce") and value.space is not None:
+                self.row_space[index] = value.space
 
     def is_whole(self, value: Value) -> bool:
         """True where the operator needs its inputs complete and its output is made whole."""
+        if self.is_free_view(value):
+            return True
         if value.op == "aten":
             return not value.local
-        if value.op == "gather":
+        if value.op == "gather" or value.is_pool:
             return False
-        index = self._index(value)
+        if value.op in TO_EDGES:
+            return False
+        index = index_of(value)
+        assert index is not None
         if index not in self.row_space or value.is_pairwise:
             return True
-        return self.program[index].space in set(self.row_space.values()) or value.row_dim != 0
+        if self.program[index].space in set(self.row_space.values()):
+            return True
+        return value.row_dim != 0 and value.op != "reduce"
+
+    def is_free_view(self, value: Value) -> bool:
+        """True for a reshape of an argument or of a whole value: no block has to copy it."""
+        if not is_aten(value, torch.ops.aten.view) or value.row_dim != 0 or value.stage is not Stage.DATA:
+            return False
+        below = self.program[value.args[0].name]
+        same = below.row_dim == 0 and below.space == value.space
+        return same and (below.op == "input" or (below.op != "const" and self.is_whole(below)))
 
     def operands(self, instance: Instance) -> list[tuple[Instance, str]]:
         """What an instance uses: (operand, how), how one of `same` (in the block), `stored` (complete, at any row)."""
@@ -83,35 +98,28 @@ class _Cut:
         data = [ref for ref in dict.fromkeys(value.refs()) if self.program[ref].stage is Stage.DATA]
         if self.is_whole(value):
             return [((ref, None), "stored") for ref in data]
-        if value.op == "aten":
+        if value.op == "aten" or value.is_pool:
             return [self._operand(ref, context if self.program[ref].space == value.space else None) for ref in data]
         if value.op == "gather":
             x, index = value.args[0].name, value.args[1].name
             if context is not None and index == context and self.program[x].space == self.row_space[index]:
                 return [self._operand(x, None)]
             return [((x, None), "stored")]
-        index = self._index(value)
         if value.op in ("reduce", "softmax"):
-            return [self._operand(ref, index) for ref in data]
-        at_edges = {"weight", "score", "score_edge", "key_edge"}
-        parts = dict(zip(("value", "src", "index", "weight"), value.args, strict=False)) | value.kwargs
+            return [self._operand(ref, index_of(value)) for ref in data]
         found: list[tuple[Instance, str]] = []
-        for role, arg in parts.items():
-            for ref in refs_of(arg):
-                if self.program[ref].stage is not Stage.DATA:
-                    continue
-                if role in ("value", "key", "score_src"):
-                    found.append(((ref, None), "stored"))
-                else:
-                    found.append(self._operand(ref, index if role in at_edges else None))
+        for _role, ref, where in fused_operands(value):
+            if self.program[ref].stage is Stage.DATA:
+                at_edge = index_of(value) if where is At.EDGE else None
+                found.append(((ref, None), "stored") if where is At.SOURCE else self._operand(ref, at_edge))
         return found
 
     def _operand(self, ref: str, context: str | None) -> tuple[Instance, str]:
         value = self.program[ref]
         if value.op == "input" or self.is_whole(value) or value.space is None:
             return (ref, None), "same"
-        if value.op == "softmax" and context != self._index(value):
-            return (ref, self._index(value)), "stored"
+        if value.op == "softmax" and context != index_of(value):
+            return (ref, index_of(value)), "stored"
         return (ref, context), "same"
 
     def _demand(self) -> set[Instance]:
@@ -128,7 +136,7 @@ class _Cut:
 
     def _output(self, name: str) -> Instance:
         value = self.program[name]
-        return (name, self._index(value)) if value.op == "softmax" and not self.is_whole(value) else (name, None)
+        return (name, index_of(value)) if value.op == "softmax" and not self.is_whole(value) else (name, None)
 
     # -- steps ------------------------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class _Cut:
         if value.op == "input":
             return 0
         made = self.step[operand] if operand in self.step else self._earliest(operand)
-        return made + 1 if how == "stored" and not self.is_whole(value) else made
+        return made + 1 if value.is_pool or (how == "stored" and not self.is_whole(value)) else made
 
     def _earliest(self, instance: Instance) -> int:
         if instance not in self.step:
@@ -151,17 +159,17 @@ class _Cut:
 
         Backwards, so that every use has its final step when the value it uses is decided.
         """
-        latest: dict[str, int] = {}
+        latest: dict[Instance, int] = {}  # edge values run where they are used, whenever that is
         complete = {op[0] for instance in self.step for op, how in self.operands(instance) if how == "stored"}
         for instance in sorted(self.step, key=lambda item: -self.order[item[0]]):
             name, context = instance
-            if context is None and name in latest:
-                self._decide(name, latest[name], complete)
-            at = self.step[instance]
-            for (ref, ref_context), how in self.operands(instance):
-                if ref_context is None and (ref, None) in self.step:
-                    before = at - 1 if how == "stored" and not self.is_whole(self.program[ref]) else at
-                    latest[ref] = min(latest.get(ref, before), before)
+            if context is None and instance in latest:
+                self._decide(name, latest[instance], complete)
+            at = self.step[instance] if context is None else latest.get(instance, self.step[instance])
+            for operand, how in self.operands(instance):
+                if operand in self.step:
+                    before = at - 1 if how == "stored" and not self.is_whole(self.program[operand[0]]) else at
+                    latest[operand] = min(latest.get(operand, before), before)
         for name in rows:
             value = self.program[name]
             if value.op == "aten" and value.target is None:  # one output of an operator with several stays with it
@@ -169,7 +177,7 @@ class _Cut:
 
     def _decide(self, name: str, sunk: int, complete: set[str]) -> None:
         value = self.program[name]
-        if value.op != "aten" or self.is_whole(value) or sunk <= self.step[name, None]:
+        if value.op not in ("aten", "gather") or self.is_whole(value) or sunk <= self.step[name, None]:
             return
         if name in self.program.output_names() or name in complete:
             return  # written whole anyway: as soon as it is known
@@ -197,11 +205,19 @@ class _Cut:
                 self.whole[self.step[name, None]].append(name)
                 self._use(name, None, self.step[name, None])
             elif context is None:
-                assert value.space is not None
-                self._pull((name, None), self.step[name, None], value.space)
+                if value.is_pool:
+                    self.stored.add((name, None))
+                self._pull((name, None), self.step[name, None], self._rows_of(value))
         for name, context in list(self.stored):
             if context is not None:
                 self._pull((name, context), self.step[name, context], self.row_space[context])
+
+    def _rows_of(self, value: Value) -> sympy.Expr:
+        """The rows over which a row value runs: its own, or for a pool those that it reduces."""
+        spaces = [self.program[ref].space for ref in value.refs()] if value.is_pool else [value.space]
+        space = next(space for space in spaces if space is not None)
+        assert space is not None
+        return space
 
     def _pull(self, instance: Instance, step: int, space: sympy.Expr) -> None:
         """Put an instance into a step's block program, with all edge values it needs."""
@@ -223,6 +239,14 @@ class _Cut:
             if how == "stored" or (operand[1] is None and self.step[operand] < step):
                 self.stored.add(operand)
 
+    def _is_view_of_input(self, name: str) -> bool:
+        """True for a reshape of an argument: it is complete before any superstep, and does not ask for all rows."""
+        value = self.program[name]
+        if not self.is_free_view(value):
+            return False
+        below = self.program[value.args[0].name]
+        return below.op == "input" or self._is_view_of_input(below.name)
+
     def _schedule(self, demanded: set[Instance]) -> Schedule:
         outputs = set(self.program.output_names())
         steps: list[Superstep] = []
@@ -237,10 +261,12 @@ class _Cut:
                 stored = tuple(name for name, context in order if (name, context) in self.stored)
                 made.update(dict.fromkeys(stored, number))
                 blocks.append(BlockProgram(space, order, stored))
-            whole = tuple(sorted(self.whole.get(number, []), key=lambda item: self.order[item]))
-            made.update(dict.fromkeys(whole, number))
+            complete = sorted(self.whole.get(number, []), key=lambda item: self.order[item])
+            views = tuple(name for name in complete if self._is_view_of_input(name))
+            whole = tuple(name for name in complete if name not in views)
+            made.update(dict.fromkeys(complete, number))
             frees = tuple(n for n in made if self.last_use.get(n, made[n]) == number and n not in outputs)
-            steps.append(Superstep(whole, tuple(blocks), frees))
+            steps.append(Superstep(whole, tuple(blocks), frees, views))
             for name in frees:
                 del made[name]
         return Schedule(steps)

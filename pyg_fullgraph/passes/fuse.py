@@ -16,11 +16,13 @@ scaled dot product; any other score is computed in the block's edge tile and han
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
+from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, by_column, is_aten
+from pyg_fullgraph.ir.build import Builder
 
 aten = torch.ops.aten
 
@@ -28,13 +30,17 @@ aten = torch.ops.aten
 def fuse_aggregations(program: Program) -> None:
     """Replace reductions of gathered (and weighted) rows by `gather_reduce` and `attention`, in place."""
     for value in list(program):
-        if value.op != "reduce" or value.row_dim != 0:
+        if not by_column(value) or value.row_dim != 0:
             continue
         fused = _gather_reduce(program, value)
         if fused is None:
             continue
         fused = _attention(program, fused) or fused
-        program.values[value.name] = fused
+        if fused.name == value.name:
+            program.values[value.name] = fused
+        else:  # rows without heads: a view of what was made for one head
+            program.substitute({value.name: fused.name})
+            del program.values[value.name]
     program.drop_dead()
 
 
@@ -52,17 +58,12 @@ def _gather_reduce(program: Program, value: Value) -> Value | None:
         return None
     if reduce == "mul" or gathered.dtype not in FLOATS:
         return None
-    args = (
-        gathered.args[0],
-        gathered.args[1],
-        Ref(index.name),
-        Ref(weight.name) if weight is not None else None,
-    )
+    weighted = {} if weight is None else {"weight": Ref(weight.name)}
     return Value(
         value.name,
         "gather_reduce",
-        args,
-        {"reduce": reduce},
+        (gathered.args[0], gathered.args[1], Ref(index.name)),
+        {"reduce": reduce, **weighted},
         value.shape,
         value.dtype,
         Stage.DATA,
@@ -90,9 +91,12 @@ def _only_user(program: Program, name: str, user: str) -> bool:
 
 def _attention(program: Program, fused: Value) -> Value | None:
     """`gather_reduce` weighted by a softmax over the same destinations."""
-    x, src, index, weight = fused.args
-    if weight is None or fused.kwargs["reduce"] != "sum" or len(program[x.name].shape) != 3:
+    x, src, index = fused.args
+    weight = fused.kwargs.get("weight")
+    if weight is None or fused.kwargs["reduce"] != "sum" or len(program[x.name].shape) not in (2, 3):
         return None
+    if len(program[x.name].shape) == 2:
+        return _attention_of_one_head(program, fused)
     view = program[weight.name]
     alpha = view
     while is_aten(alpha, aten.unsqueeze) or is_aten(alpha, aten.view):
@@ -114,6 +118,24 @@ def _attention(program: Program, fused: Value) -> Value | None:
         Stage.DATA,
         where=fused.where,
     )
+
+
+def _attention_of_one_head(program: Program, fused: Value) -> Value | None:
+    """The same for rows without heads, as AGNN has them: `[N, C]` as `[N, 1, C]`, and the result back."""
+    x, src, index = fused.args
+    alpha = program[fused.kwargs["weight"].name]
+    while is_aten(alpha, aten.unsqueeze) or is_aten(alpha, aten.view):
+        alpha = program[alpha.args[0].name]
+    if alpha.op != "softmax" or alpha.args[1] != index or alpha.width != 1:
+        return None
+    build = Builder(program, fused.name)
+    table = build.aten(aten.view.default, x, [Dim(program[x.name].shape[0]), 1, program[x.name].width])
+    shape = (fused.shape[0], 1, fused.width)
+    kwargs = {"kind": "explicit", "score": alpha.args[0]}
+    made = replace(fused, name="", op="attention", args=(table, src, index), kwargs=kwargs, shape=shape)
+    back = build.aten(aten.view.default, build.add(made), [Dim(fused.shape[0]), fused.width], like=fused)
+    build.commit()
+    return program[back.name]
 
 
 def _score(program: Program, score: Value, src: Ref, index: Ref) -> tuple[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ def fuse_mean(program: Program) -> None:
         if not is_aten(value, aten.div) or len(value.refs()) != 2 or value.kwargs:
             continue
         total, count = (program[ref] for ref in value.refs())
-        plain = total.op == "gather_reduce" and total.args[3] is None and total.kwargs["reduce"] == "sum"
+        plain = total.op == "gather_reduce" and total.kwargs == {"reduce": "sum"}
         if not plain or users[total.name] != [value.name] or total.name in program.output_names():
             continue
         if _counts(program, count, total.args[2].name):

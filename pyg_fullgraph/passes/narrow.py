@@ -21,6 +21,7 @@ from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
 
 aten = torch.ops.aten
 
+_DEGREE = 16  # edges a node that a decision without a graph at hand assumes
 _GAIN = 0.75  # multiplying first stores one more table: worth it only where it is clearly narrower
 
 
@@ -47,8 +48,7 @@ def _aggregate_first(program: Program, value: Value) -> None:
         return
     if x.width > product.width or (x.width == product.width and x.op != "input"):
         return
-    scalar = value.args[3] is None or program[value.args[3].name].width == 1
-    if not scalar:
+    if not _one_per_edge(program, value):
         return
     inner = program.fresh("aggregate")
     gathered = replace(
@@ -80,7 +80,7 @@ def _multiply_first(program: Program, value: Value) -> None:
     if bias is not None and program[bias.name].row_dim is not None:
         return
     chain = _scaled_aggregate(program, operand.name, value.name)
-    if chain is None or value.width > _GAIN * program[operand.name].width:
+    if chain is None or value.width > _gain(program, chain[0]) * program[operand.name].width:
         return
     aggregate, scales = chain
     x = aggregate.args[0]
@@ -127,6 +127,18 @@ def _multiply_first(program: Program, value: Value) -> None:
         )
 
 
+def _gain(program: Program, aggregate: Value) -> float:
+    """How narrow a product must be, against what is aggregated, to come first.
+
+    It stores `N` rows more and gathers `E` narrower ones. Where one table is aggregated over `R` relations, each with a
+    product of its own, that is `R N` rows more for the same `E`: with 16 edges a node they return where
+    `16 (in - out) > R out`.
+    """
+    same = [v for v in program if v.op == "gather_reduce" and v.args[0] == aggregate.args[0]]
+    relations = len({value.args[2] for value in same})
+    return min(_GAIN, _DEGREE / (_DEGREE + relations))
+
+
 def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, list[tuple[Value, str]]] | None:
     """The aggregation below a chain of per-row scalings, each value used only by the next."""
     scales: list[tuple[Value, str]] = []
@@ -136,10 +148,8 @@ def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, li
         if users[name] != [user] or name in outputs or len(value.shape) != 2:
             return None
         if value.op == "gather_reduce":
-            weight = value.args[3]
-            scalar = weight is None or program[weight.name].width == 1
             linear = value.kwargs["reduce"] in ("sum", "mean")
-            return (value, scales[::-1]) if scalar and linear else None
+            return (value, scales[::-1]) if linear and _one_per_edge(program, value) else None
         if not (is_aten(value, aten.div) or is_aten(value, aten.mul)) or len(value.refs()) != 2:
             return None
         below, factor = value.refs()
@@ -148,6 +158,12 @@ def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, li
             return None
         scales.append((value, narrow))
         user, name = name, below
+
+
+def _one_per_edge(program: Program, aggregate: Value) -> bool:
+    """True where an edge's columns all have one weight, or none."""
+    weight = aggregate.kwargs.get("weight")
+    return weight is None or program[weight.name].width == 1
 
 
 def _one_per_row(program: Program, name: str) -> str | None:

@@ -13,9 +13,11 @@ The operator is `torch_geometric.utils.softmax`; the constant 1e-16 is part of i
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
+from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, is_aten
 
 aten = torch.ops.aten
 
@@ -26,12 +28,12 @@ def fuse_softmax(program: Program) -> None:
         match = _match(program, value)
         if match is None:
             continue
-        score, index = match
+        score, index, rows = match
         program.values[value.name] = Value(
             value.name,
             "softmax",
             (Ref(score), Ref(index)),
-            {},
+            {"rows": rows},
             value.shape,
             value.dtype,
             Stage.DATA,
@@ -40,7 +42,7 @@ def fuse_softmax(program: Program) -> None:
     program.drop_dead()
 
 
-def _match(program: Program, value: Value) -> tuple[str, str] | None:
+def _match(program: Program, value: Value) -> tuple[str, str, Any] | None:
     if not is_aten(value, aten.div) or len(value.refs()) != 2:
         return None
     top, bottom = (program[ref] for ref in value.refs())
@@ -60,7 +62,9 @@ def _match(program: Program, value: Value) -> tuple[str, str] | None:
     peak = program[peak_at_edge]
     if peak.op != "gather" or peak.args[1].name != index:
         return None
-    return (score, index) if _is_reduce(program[peak.args[0].name], "max", score, index) else None
+    if total.space is None or not _is_reduce(program[peak.args[0].name], "max", score, index):
+        return None
+    return score, index, Dim(total.space)
 
 
 def _is_reduce(value: Value, reduce: str, of: str, index: str) -> bool:

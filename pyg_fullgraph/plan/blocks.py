@@ -21,7 +21,9 @@ MAX_EDGES = 1 << 20  # of fused kernels, which hold no edge values: only so that
 
 def block_widths(program: Program, block: BlockProgram) -> tuple[int, int]:
     """Bytes that a block holds per row, and per in-edge, if nothing is freed early."""
-    rows = sum(program[name].row_bytes for name, context in block.order if context is None)
+    rows = sum(
+        program[name].row_bytes for name, context in block.order if context is None and not program[name].is_pool
+    )
     edges = sum(program[name].row_bytes for name, context in block.order if context is not None)
     edges += sum(
         program[ref].row_bytes
@@ -31,6 +33,12 @@ def block_widths(program: Program, block: BlockProgram) -> tuple[int, int]:
         if program[ref].op == "input" and program[ref].stage is Stage.DATA
     )
     return rows, edges
+
+
+def edge_limit(program: Program, block: BlockProgram) -> int:
+    """How many edges a block holds at a time; a row with more of them is run in tiles of so many."""
+    _rows, edge_bytes = block_widths(program, block)
+    return max(min(MAX_EDGES, EDGE_BYTES // edge_bytes) if edge_bytes else MAX_EDGES, 1)
 
 
 def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[Tensor]) -> Blocks:
@@ -44,11 +52,10 @@ def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[T
     Returns:
         (first row, one past the last, (first edge, one past the last) of every aggregation) for each block.
     """
-    row_bytes, edge_bytes = block_widths(program, block)
+    row_bytes, _ = block_widths(program, block)
     most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
     most = max(min(most, -(-rows // FEWEST)), min(SMALLEST, rows))
-    edges = min(MAX_EDGES, EDGE_BYTES // edge_bytes) if edge_bytes else MAX_EDGES
-    cuts = _cut_rows(rows, most, rowptrs, max(edges, 1))
+    cuts = _cut_rows(rows, most, rowptrs, edge_limit(program, block))
     bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]
     return [(cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import sympy
 
-from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, refs_of
+from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage
+from pyg_fullgraph.ir.fused import FUSED, At, operands
 from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
 
 
@@ -58,7 +59,7 @@ def predict(program: Program, schedule: Schedule, size_of: SizeOf, threads: int)
     """
     steps, alive = [], {}
     for step in schedule.steps:
-        for name in step.whole:
+        for name in step.whole:  # views cost nothing
             alive[name] = _bytes(program, name, size_of)
         for block in step.blocks:
             alive.update({name: _bytes(program, name, size_of) for name in block.stored})
@@ -84,16 +85,17 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
     read: set[str] = set()
     for name, _context in block.order:
         value = program[name]
-        if value.op in ("gather", "gather_reduce", "attention"):
+        if value.op == "gather" or value.op in FUSED:
             gathered += _gathered(program, name, size_of, block)
         if value.op == "aten" and value.target is not None and "mm" in str(value.target.overloadpacket):
             inner = program[value.refs()[-1]].shape[-2]
             if isinstance(inner, int):
                 flops += 2 * inner * (_bytes(program, name, size_of) // max(value.dtype.itemsize, 1))  # type: ignore[union-attr]
+        at_sources = {ref for _, ref, where in operands(value) if where is At.SOURCE} if value.op in FUSED else set()
         for ref in value.refs():
             operand = program[ref]
-            same = operand.space == block.space and ref not in computed and operand.stage is not Stage.PARAM
-            if same and value.op not in ("gather", "gather_reduce"):
+            same = operand.space == block.space and ref not in computed and operand.stage > Stage.PARAM
+            if same and value.op != "gather" and ref not in at_sources:
                 read.add(ref)
     return BlockCost(
         program.space_name(block.space),
@@ -113,14 +115,10 @@ def _gathered(program: Program, name: str, size_of: SizeOf, block: BlockProgram)
             return 0
         assert value.space is not None
         return int(size_of(value.space)) * (operand.row_bytes + 4)
-    index = program[value.args[1].name]
+    index = program[value.args[2].name]
     assert index.space is not None
-    per_edge = program[value.args[0].name].row_bytes + 4
-    if value.op == "gather_reduce" and value.args[3] is not None:
-        per_edge += program[value.args[3].name].row_bytes
-    seen = {value.args[0].name}
-    for role in ("score_src", "key", "score", "score_edge", "key_edge"):
-        for ref in refs_of(value.kwargs.get(role)):
-            per_edge += program[ref].row_bytes if ref not in seen else 0
-            seen.add(ref)
-    return int(size_of(index.space)) * per_edge
+    computed = {item for item, _ in block.order}
+    read = {ref: where for _, ref, where in operands(value) if where in (At.SOURCE, At.EDGE)}
+    fetched = [ref for ref, where in read.items() if where is At.SOURCE or ref not in computed]
+    indices = 4 if value.args[1] is not None else 0
+    return int(size_of(index.space)) * (indices + sum(program[ref].row_bytes for ref in fetched))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pyg_fullgraph.ir import Program, Schedule
 from pyg_fullgraph.ir.printer import format_schedule
+from pyg_fullgraph.passes import Change
 from pyg_fullgraph.plan import StepCost
 
 
@@ -21,6 +22,7 @@ class Report:
         code: the Python text of every block program.
         structure_bytes: what is cached with the graph.
         notes: what the user should know.
+        passes: what each compiler pass changed; `report.passes[i].diff` shows the program's lines.
     """
 
     schedule_text: str
@@ -29,6 +31,7 @@ class Report:
     code: tuple[str, ...]
     structure_bytes: int
     notes: tuple[str, ...]
+    passes: tuple[Change, ...] = ()
 
     @property
     def supersteps(self) -> int:
@@ -77,7 +80,8 @@ class Report:
         widths = [max(len(row[i]) for row in table) for i in range(len(self._HEAD))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([self.schedule_text, "", *lines, "", self._summary(), *notes])
+        passes = [f"pass {change}" for change in self.passes if change.counts]
+        return "\n".join([self.schedule_text, "", *lines, "", self._summary(), *passes, *notes])
 
     def _summary(self) -> str:
         return (
@@ -93,8 +97,18 @@ class Report:
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><p>{html.escape(self._summary())}</p>"
-            f"<ul>{notes}</ul><details><summary>program</summary><pre>{html.escape(self.schedule_text)}</pre></details>"
+            f"<ul>{notes}</ul>{_passes_in_html(self.passes)}<details><summary>program</summary><pre>{html.escape(self.schedule_text)}</pre></details>"
         )
+
+
+def _passes_in_html(passes: tuple[Change, ...]) -> str:
+    """What each pass changed, its lines folded away."""
+    folded = [
+        f"<details><summary>{html.escape(str(change))}</summary><pre>{html.escape(change.diff)}</pre></details>"
+        for change in passes
+        if change.counts
+    ]
+    return "".join(folded)
 
 
 def _size(count: int) -> str:
@@ -113,6 +127,8 @@ def explain(
     kernels: list[tuple[str, ...]],
     code: list[str],
     structure_bytes: int,
+    passes: list[Change],
+    notes: list[str],
 ) -> Report:
     """A report of a schedule and its predicted costs."""
     return Report(
@@ -121,5 +137,6 @@ def explain(
         tuple(kernels),
         tuple(code),
         structure_bytes,
-        tuple(program.notes),
+        (*program.notes, *notes),
+        tuple(passes),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir import BlockProgram, Program, Value, is_aten
+from pyg_fullgraph.ir import BlockProgram, Program, Value, by_column, is_aten
 from pyg_fullgraph.ir.program import is_symbolic
 
 aten = torch.ops.aten
@@ -65,6 +65,27 @@ def out_overload(value: Value) -> Any:
     return None
 
 
+def outputs_of(program: Program, value: Value) -> list[Value]:
+    """The single outputs of a `message_reduce`, in order; of other values none."""
+    if value.op != "message_reduce":
+        return []
+    found = [program[name] for name in program.users()[value.name]]
+    return sorted((item for item in found if item.target is None), key=lambda item: int(item.args[1]))
+
+
+def view_base(program: Program, name: str, stored: tuple[str, ...]) -> str | None:
+    """The stored value that `name` is a view of, rows first: both can share one table. None where there is none."""
+    base = program[name]
+    while is_aten(base, aten.view) and base.row_dim == 0:
+        below = program[base.args[0].name]
+        if below.row_dim != 0 or below.space != base.space:
+            return None
+        if below.name in stored:
+            return below.name
+        base = below
+    return None
+
+
 def place_values(program: Program, block: BlockProgram) -> tuple[dict[str, Place], tuple[Slot, ...]]:
     """The place of every row value that can be computed in a given one, and the scratch that takes.
 
@@ -89,15 +110,19 @@ class _Places:
                 self._into_table(name)
         free: list[int] = []
         held: dict[str, int] = {}
-        for position, (name, context) in enumerate(self.block.order):
-            if context is None and name not in self.places and name not in self.block.stored and self._writes(name):
-                slot = self._slot(name, position, free, held)
-                self.places[name], held[name] = Place(slot=slot), slot
+        for position, name in enumerate(self.order):
+            for made in [item.name for item in outputs_of(self.program, self.program[name])] or [name]:
+                if made in self.rows and self._wants_slot(made):
+                    slot = self._slot(made, position, free, held)
+                    self.places[made], held[made] = Place(slot=slot), slot
             for dead in [item for item in held if self.last[item] <= position]:
                 slot = held.pop(dead)
                 if slot not in held.values():
                     free.append(slot)
         return self.places, tuple(self.slots)
+
+    def _wants_slot(self, name: str) -> bool:
+        return name not in self.places and name not in self.block.stored and self._writes(name)
 
     def _last_uses(self) -> dict[str, int]:
         """Position of the last use of every row value, uses of its views included."""
@@ -110,17 +135,20 @@ class _Places:
                     last[ref] = max(last[ref], reach)
         return last
 
-    @staticmethod
-    def _is_alias(value: Value) -> bool:
-        return value.op == "aten" and (value.target is None or any(is_aten(value, packet) for packet in _ALIASES))
+    def _is_alias(self, value: Value) -> bool:
+        if value.op == "aten" and value.target is None:
+            return self.program[value.args[0].name].op != "message_reduce"
+        return any(is_aten(value, packet) for packet in _ALIASES)
 
     def _writes(self, name: str) -> bool:
         """True where the value's kernel can write to a given tensor of rows."""
         value = self.program[name]
         if name not in self.rows or value.row_dim != 0 or value.multi or value.dtype is None:
             return False
-        if value.op in ("reduce", "gather_reduce", "attention"):
+        if value.op in ("gather_reduce", "attention", "softmax_reduce") or by_column(value):
             return True
+        if value.op == "aten" and value.target is None:  # one output of a kernel that has several
+            return self.program[value.args[0].name].op == "message_reduce"
         return value.op == "aten" and value.target is not None and not self._is_alias(value) and self._has_out(value)
 
     @staticmethod

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
 import torch
-from torch import Tensor
 
 from pyg_fullgraph import ops
-from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value
+from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, by_column, packet_of
+from pyg_fullgraph.ir.fused import At, operands
 from pyg_fullgraph.ir.program import is_symbolic
-from pyg_fullgraph.runtime.buffers import Slot, out_overload, place_values
+from pyg_fullgraph.runtime.aggregate import aggregate
+from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values, view_base
+from pyg_fullgraph.runtime.code import Binding, BlockCode
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 
 aten = torch.ops.aten
@@ -38,43 +38,7 @@ _SHAPE_ARGUMENT = {
     aten.native_group_norm: 3,
 }
 
-_AT_EDGES = ("score", "score_edge", "key_edge")
-_AT_SOURCES = ("value", "key", "score_src")
-
-
-@dataclass
-class Binding:
-    """One name the block function needs from outside: what it is, and of which value.
-
-    `kind` is one of table, global, rows (structural rows), edges (structural edge values in CSR order), index (the
-    same, raw rows), rowptr, perm, object, size.
-    """
-
-    kind: str
-    value: Any
-    layout: str | None = None
-
-
-@dataclass
-class BlockCode:
-    """A block program as text, with what must be bound to it before it runs."""
-
-    text: str
-    bindings: dict[str, Binding]
-    layouts: tuple[str, ...]
-    kernels: tuple[str, ...] = field(default=())
-    slots: tuple[Slot, ...] = field(default=())
-
-    def scratch(self, rows: int, device: torch.device) -> list[Tensor]:
-        """One thread's scratch for blocks of at most `rows` rows."""
-        return [torch.empty((rows, *slot.tail), dtype=slot.dtype, device=device) for slot in self.slots]
-
-    def bind(self, resolve: Callable[[Binding], Any]) -> Callable[..., None]:
-        """The function `block(r0, r1, bounds, scratch)`: `bounds` = ((e0, e1), ...) of each layout."""
-        scope: dict[str, Any] = {name: resolve(binding) for name, binding in self.bindings.items()}
-        exec(compile(self.text, "<pyg_fullgraph block program>", "exec"), scope)
-        function: Callable[..., None] = scope["block"]
-        return function
+Instance = tuple[str, str | None]
 
 
 def emit(program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> BlockCode:
@@ -85,24 +49,12 @@ def emit(program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> Blo
         block: which values to compute, in order, and which to store.
         layouts: destination indices whose in-edges the block runs on, in the order of `bounds`.
     """
-    return _Emitter(program, block, layouts).run()
+    return Emitter(program, block, layouts).run()
 
 
-def layouts_of(program: Program, block: BlockProgram) -> tuple[str, ...]:
-    """The destination indices a block program aggregates by."""
-    found: dict[str, None] = {}
-    for name, context in block.order:
-        if context is not None:
-            found[context] = None
-        value = program[name]
-        if value.op in ("reduce", "softmax"):
-            found[value.args[1].name] = None
-        elif value.op in ("gather_reduce", "attention"):
-            found[value.args[2].name] = None
-    return tuple(found)
+class Emitter:
+    """The statements of a block program, value by value."""
 
-
-class _Emitter:
     def __init__(self, program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> None:
         self.program, self.block, self.layouts = program, block, layouts
         self.lines: list[str] = []
@@ -114,34 +66,48 @@ class _Emitter:
         self.places, self.slots = place_values(program, block)
 
     def run(self) -> BlockCode:
+        """The block function, and what must be bound to it."""
+        self._bounds()
+        for instance in self.block.order:
+            self._instance(*instance)
+        self._free_early()
+        return BlockCode(self._text("block"), self.bindings, self.layouts, tuple(self.kernels), self.slots)
+
+    def _bounds(self) -> None:
         for k, index in enumerate(self.layouts):
             self._bind(f"rowptr{k}", Binding("rowptr", None, index))
             self.lines.append(f"(e0_{k}, e1_{k}) = bounds[{k}]; P{k} = rowptr{k}[r0:r1 + 1]; E{k} = e1_{k} - e0_{k}")
         self.lines.append("B = r1 - r0")
-        self.locals.clear()
-        for instance in self.block.order:
-            self._instance(*instance)
-        self._free_early()
+
+    def _text(self, name: str) -> str:
         body = "\n".join(f"    {line}" for line in self.lines)
-        text = f"def block(r0, r1, bounds, scratch):\n{body}\n"
-        return BlockCode(text, self.bindings, self.layouts, tuple(self.kernels), self.slots)
+        return f"def {name}(r0, r1, bounds, scratch):\n{body}\n"
 
     # -- values -----------------------------------------------------------------------------------------------
 
     def _instance(self, name: str, context: str | None) -> None:
         value = self.program[name]
-        stored = name in self.block.stored and self._is_stored(name, context)
-        made = getattr(self, f"_emit_{value.op}")(value, context)
+        if value.is_pool:
+            self._emit_pool(value)
+            return
+        made = self._made(value, context)
         local = self._local(name, context)
         self.lines.append(f"{local} = {made}  # {self._comment(value)}")
-        if stored:
+        if name in self.block.stored and self._is_stored(name, context):
             self._store(value, context, local)
+
+    def _made(self, value: Value, context: str | None) -> str:
+        """The expression that computes a value."""
+        text: str = getattr(self, f"_emit_{value.op}")(value, context)
+        return text
 
     def _is_stored(self, name: str, context: str | None) -> bool:
         """Softmax values are stored from their in-edges; everything else from its rows."""
         return context is None or (self.program[name].op == "softmax" and (name, None) not in self.computed)
 
     def _store(self, value: Value, context: str | None, local: str) -> None:
+        if context is None and view_base(self.program, value.name, self.block.stored) is not None:
+            return  # a view of another stored value, whose table it shares
         table = self._bind(f"T_{_ident(value.name)}", Binding("table", value.name))
         if value.row_dim:
             local = f"{local}.movedim({value.row_dim}, 0)"
@@ -154,8 +120,7 @@ class _Emitter:
         if value.target is None:
             return f"{self._use(value.args[0].name, context, value)}[{value.args[1]}]"
         rows = self._rows(context)
-        packet = value.target.overloadpacket
-        shape_at = _SHAPE_ARGUMENT.get(packet)
+        shape_at = _SHAPE_ARGUMENT.get(packet_of(value))
         args = [
             self._render(arg, context, value, rows if position == shape_at else None)
             for position, arg in enumerate(value.args)
@@ -168,9 +133,22 @@ class _Emitter:
         listed = args + [f"{key}={text}" for key, text in kwargs.items()]
         return f"{self._object(target, _ident(str(target)))}({', '.join(listed)})"
 
+    def _emit_pool(self, value: Value) -> None:
+        """Add the block's part of a total."""
+        pool = self._bind(f"T_{_ident(value.name)}", Binding("pool", value.name))
+        if value.op == "group_pool":
+            x, index = (self._use(name, None, value) for name in value.refs())
+            added = f"{index}, {x}"
+        else:
+            args = [self._render(arg, None, value, None) for arg in value.args]
+            named = {key: item for key, item in value.kwargs.items() if key != "combine"}
+            args += [f"{key}={self._render(item, None, value, None)}" for key, item in named.items()]
+            added = f"{self._object(value.target, _ident(str(value.target)))}({', '.join(args)})"
+        self.lines.append(f"{pool}.add(r0, r1, {added})  # {self._comment(value)}")
+
     def _emit_gather(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
-        if context is not None and index == context and (x, None) in self._local_rows(x, index):
+        if context is not None and index == context and self.program[x].space == self.block.space:
             k = self.layouts.index(context)
             self.kernels.append("repeat")
             rows = self._use(x, None, value, same_rows=True)
@@ -185,17 +163,25 @@ class _Emitter:
         made = f"{gather}(*{table}.gather({at}), threads=1)"
         return f"{made}.movedim(0, {value.row_dim})" if value.row_dim else made
 
-    def _local_rows(self, x: str, index: str) -> set[tuple[str, str | None]]:
-        """`{(x, None)}` where x's rows are the block's own rows."""
-        return {(x, None)} if self.program[x].space == self.block.space else set()
-
     def _emit_reduce(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
         k = self.layouts.index(index)
+        if not by_column(value):
+            return self._emit_aggregate(value, x, index, k)
         self.kernels.append("segment_reduce")
-        out = f", out={self._destination(value)}" if value.name in self.places else ""
         call = self._object(ops.segment_reduce, "segment_reduce")
-        return f"{call}({self._use(x, index, value)}, P{k}, {value.kwargs['reduce']!r}, threads=1{out})"
+        edges = self._use(x, index, value)
+        if value.row_dim:
+            edges = f"{edges}.movedim({value.row_dim}, 0).contiguous()"
+        made = f"{call}({edges}, P{k}, {value.kwargs['reduce']!r}, threads=1{self._out(value)})"
+        return f"{made}.movedim(0, {value.row_dim})" if value.row_dim else made
+
+    def _emit_aggregate(self, value: Value, x: str, index: str, k: int) -> str:
+        handle = value.kwargs["reduce"]
+        self.kernels.append(handle.__name__)
+        call, module = self._object(aggregate, "aggregate"), self._object(handle, "module")
+        largest = self._bind(f"largest{k}", Binding("largest", None, index))
+        return f"{call}({module}, {self._use(x, index, value)}, P{k}, {largest}, {value.row_dim})"
 
     def _emit_softmax(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
@@ -204,45 +190,74 @@ class _Emitter:
         return f"{call}({self._use(x, index, value)}, P{self.layouts.index(index)}, threads=1)"
 
     def _emit_gather_reduce(self, value: Value, context: str | None) -> str:
-        x, src, index, weight = value.args
-        k = self.layouts.index(index.name)
+        table, k = self._source(value), self._layout(value)
         self.kernels.append("gather_reduce")
-        table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
-        at = self._edge_index(src.name, index.name)
+        weight = value.kwargs.get("weight")
         flat = "None"
         if weight is not None:
-            flat = f"{self._object(edge_weight, 'edge_weight')}({self._use(weight.name, index.name, value)})"
-        out = f", out={self._destination(value)}" if value.name in self.places else ""
+            used = self._use(weight.name, value.args[2].name, value)
+            flat = f"{self._object(edge_weight, 'edge_weight')}({used})"
         call = self._object(ops.gather_reduce, "gather_reduce")
         reduce = value.kwargs["reduce"]
-        return f"{call}(*{table}.gather({at}), P{k}, {flat}, {reduce!r}, threads=1{out})"
+        return f"{call}({table}, P{k}, {flat}, {reduce!r}, threads=1{self._out(value)})"
 
     def _emit_attention(self, value: Value, context: str | None) -> str:
-        x, src, index = value.args
-        k = self.layouts.index(index.name)
         kind = value.kwargs["kind"]
         self.kernels.append(f"attention_{kind}")
-        at = self._edge_index(src.name, index.name)
-        parts = []
-        for role, arg in value.kwargs.items():
-            if role == "kind":
-                continue
-            if not isinstance(arg, Ref):
-                parts.append(f"{role}={arg!r}")
-            elif role in _AT_SOURCES:
-                parts.append(f"{role}={self._source_rows(arg.name)}")
-            else:
-                parts.append(f"{role}={self._use(arg.name, index.name if role in _AT_EDGES else None, value)}")
-        if value.name in self.places:
-            parts.append(f"out={self._destination(value)}")
         call = self._object(ATTENTION[kind], f"attention_{kind}")
-        table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
-        return f"{call}(*{table}.gather({at}), P{k}, {', '.join(parts)}, threads=1)"
+        parts = self._named(value, without=("kind",))
+        return f"{call}({self._source(value)}, P{self._layout(value)}, {parts}, threads=1{self._out(value)})"
 
-    def _source_rows(self, name: str) -> str:
-        """A second operand gathered by the same source index: it lives where the first does."""
-        table = self._bind(f"T_{_ident(name)}", Binding("table", name))
-        return f"{table}.whole()"
+    def _emit_message(self, value: Value, context: str | None) -> str:
+        return self._emit_fused(value, ops.message)
+
+    def _emit_message_reduce(self, value: Value, context: str | None) -> str:
+        outs = [self._destination(item) for item in outputs_of(self.program, value) if item.name in self.places]
+        count = len(value.kwargs["reduces"])
+        return self._emit_fused(value, ops.message_reduce, f", outs=({', '.join(outs)},)" if len(outs) == count else "")
+
+    def _emit_softmax_reduce(self, value: Value, context: str | None) -> str:
+        return self._emit_fused(value, ops.softmax_reduce, self._out(value))
+
+    def _emit_edge_dot(self, value: Value, context: str | None) -> str:
+        return self._emit_fused(value, ops.edge_dot)
+
+    def _emit_fused(self, value: Value, operator: Any, out: str = "") -> str:
+        self.kernels.append(operator.__name__)
+        call = self._object(operator, operator.__name__)
+        named = self._named(value)
+        return f"{call}({self._source(value)}, rowptr=P{self._layout(value)}, {named}, threads=1{out})"
+
+    def _layout(self, value: Value) -> int:
+        return self.layouts.index(value.args[2].name)
+
+    def _source(self, value: Value) -> str:
+        """The first two arguments of a fused kernel: where source rows are, and the index to them."""
+        x, src, index = value.args
+        if src is None:
+            return f"{self._use(x.name, index.name, value)}, None"
+        table = self._bind(f"T_{_ident(x.name)}", Binding("table", x.name))
+        return f"*{table}.gather({self._edge_index(src.name, index.name)})"
+
+    def _named(self, value: Value, without: tuple[str, ...] = ()) -> str:
+        """The named arguments of a fused kernel."""
+        at = {role: (name, where) for role, name, where in operands(value)}
+        index, parts = value.args[2].name, []
+        for role, arg in value.kwargs.items():
+            if role in without:
+                continue
+            if role not in at:
+                parts.append(f"{role}={arg!r}")
+                continue
+            name, where = at[role]
+            if where is At.SOURCE:  # it lives where the first operand does, and is gathered by the same index
+                parts.append(f"{role}={self._bind(f'T_{_ident(name)}', Binding('table', name))}.whole()")
+            else:
+                parts.append(f"{role}={self._use(name, index if where is At.EDGE else None, value)}")
+        return ", ".join(parts)
+
+    def _out(self, value: Value) -> str:
+        return f", out={self._destination(value)}" if value.name in self.places else ""
 
     # -- operands ---------------------------------------------------------------------------------------------
 
@@ -300,7 +315,8 @@ class _Emitter:
             items = [self._render(item, context, value, rows) for item in arg]
             return f"[{', '.join(items)}]"
         if isinstance(arg, Ref):
-            return self._use(arg.name, context if self.program[arg.name].space == value.space else None, value)
+            same = value.is_pool or self.program[arg.name].space == value.space
+            return self._use(arg.name, context if same else None, value)
         if isinstance(arg, Dim):
             if rows is not None:
                 factor = arg.expr / rows[0]

@@ -66,15 +66,17 @@ def _rows(value: Value, size_of: SizeOf) -> int:
     return int(size_of(value.space))
 
 
-def _reduce(value: Value, size_of: SizeOf, x: Tensor, index: Tensor, reduce: str) -> Tensor:
+def _reduce(value: Value, size_of: SizeOf, x: Tensor, index: Tensor, reduce: Any) -> Tensor:
     assert value.row_dim is not None
+    if not isinstance(reduce, str):
+        given = x, index, _rows(value, size_of), value.row_dim
+        return _call_sorted(reduce, *given) if _wants_sorted(reduce) else reduce(*given)
     rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
     sorted_rows = x.movedim(value.row_dim, 0).index_select(0, perm.long())
     return ops.segment_reduce(sorted_rows, rowptr, reduce).movedim(0, value.row_dim)
 
 
-def _softmax(value: Value, size_of: SizeOf, score: Tensor, index: Tensor) -> Tensor:
-    rows = int(index.max()) + 1 if index.numel() else 0
+def _softmax(value: Value, size_of: SizeOf, score: Tensor, index: Tensor, rows: int) -> Tensor:
     rowptr, perm = ops.csr(index.contiguous(), rows)
     row_dim = value.row_dim or 0
     sorted_rows = ops.segment_softmax(score.movedim(row_dim, 0).index_select(0, perm.long()), rowptr)
@@ -90,24 +92,6 @@ def edge_weight(weight: Tensor | None) -> Tensor | None:
     if weight.dim() == 3 and weight.shape[1] > 1:
         return weight.squeeze(2)
     return weight.reshape(weight.shape[0])
-
-
-def _gather_reduce(
-    value: Value, size_of: SizeOf, x: Tensor, src: Tensor, index: Tensor, weight: Tensor | None, reduce: str
-) -> Tensor:
-    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
-    order = perm.long()
-    flat = edge_weight(weight)
-    return ops.gather_reduce(x, src[order], rowptr, None if flat is None else flat[order], reduce)
-
-
-def _attention(value: Value, size_of: SizeOf, x: Tensor, src: Tensor, index: Tensor, kind: str, **parts: Any) -> Tensor:
-    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
-    order = perm.long()
-    for name in ("score", "score_edge", "key_edge"):
-        if name in parts:
-            parts[name] = parts[name][order]
-    return ATTENTION[kind](x, src[order], rowptr, **parts)
 
 
 def explicit(value: Tensor, src: Tensor, rowptr: Tensor, *, score: Tensor, **more: Any) -> Tensor:
@@ -133,6 +117,4 @@ _WHOLE: dict[str, Callable[..., Tensor]] = {
     "gather": _gather,
     "reduce": _reduce,
     "softmax": _softmax,
-    "gather_reduce": _gather_reduce,
-    "attention": _attention,
 }

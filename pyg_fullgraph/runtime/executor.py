@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Ref, Schedule, Stage, map_args
-from pyg_fullgraph.plan import Blocks, cut_blocks
-from pyg_fullgraph.runtime.emit import Binding, BlockCode, emit, layouts_of
+from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.plan import Blocks, cut_blocks, edge_limit
+from pyg_fullgraph.runtime.buffers import view_base
+from pyg_fullgraph.runtime.code import Binding, BlockCode, layouts_of
+from pyg_fullgraph.runtime.emit import emit
 from pyg_fullgraph.runtime.evaluate import evaluate
 from pyg_fullgraph.runtime.home import Home, Table, TensorTable
+from pyg_fullgraph.runtime.pools import GroupPool, RowPool
 from pyg_fullgraph.runtime.progress import Progress
-from pyg_fullgraph.runtime.reductions import reduce_rows
+from pyg_fullgraph.runtime.split import split
 from pyg_fullgraph.runtime.structure import Structure
+from pyg_fullgraph.runtime.unions import Unions, placed_parts
 
 Prefix = dict[Any, tuple[int, ...]]
 
@@ -31,7 +36,9 @@ class Compiled:
         self.code: dict[tuple[int, int], BlockCode] = {}
         for number, step in enumerate(schedule.steps):
             for position, block in enumerate(step.blocks):
-                self.code[number, position] = emit(program, block, layouts_of(program, block))
+                self.code[number, position] = _code(program, block)
+        self.parts = placed_parts(program, schedule)
+        self.joined = {union for union, _ in self.parts.values()}
 
     def prepare(self, structure: Structure) -> None:
         """Compute the structure that the block programs read, so that no thread has to."""
@@ -40,7 +47,7 @@ class Compiled:
             if value.stage is Stage.DATA and value.space is not None:
                 structure.size_of_if_known(value.space)
         for number, step in enumerate(self.schedule.steps):
-            for name in step.whole:
+            for name in (*step.views, *step.whole):
                 for ref in self.program[name].refs():
                     if self.program[ref].stage is Stage.STRUCT:
                         structure.value(ref)
@@ -57,7 +64,8 @@ class Compiled:
         keep: set[str] = set()
         for index in code.layouts:
             structure.edges_of(index, block.space)
-        for binding in code.bindings.values():
+        split = code.split.bindings if code.split is not None else {}
+        for binding in (*code.bindings.values(), *split.values()):
             if binding.kind == "rows" or (binding.kind == "global" and self._is_struct(binding.value)):
                 structure.value(binding.value)
                 keep.add(binding.value)
@@ -68,6 +76,16 @@ class Compiled:
 
     def _is_struct(self, name: str) -> bool:
         return self.program[name].stage is Stage.STRUCT
+
+
+def _code(program: Program, block: BlockProgram) -> BlockCode:
+    """A block program's text, and that for a row with too many edges where it holds edge values."""
+    layouts, tile = layouts_of(program, block), edge_limit(program, block)
+    code, hub = emit(program, block, layouts), split(program, block, layouts, tile)
+    if hub is not None:
+        text = hub.text()
+        code.split, code.tile = BlockCode(text, hub.bindings, layouts), tile
+    return code
 
 
 class Run:
@@ -101,6 +119,8 @@ class Run:
         self.threads, self.progress, self.limits = threads, progress, limits or {}
         self.tables: dict[str, Table] = {}
         self.globals: dict[str, Any] = {}
+        self.pools: dict[str, RowPool | GroupPool] = {}
+        self.unions = Unions(self.program, compiled.parts, structure.size_of, home)
         for value in self.program:
             if value.op == "param":
                 self.globals[value.name] = parameters(value.args[0])
@@ -112,7 +132,7 @@ class Run:
 
     def _parameter_stage(self) -> None:
         for value in self.program:
-            if value.stage is Stage.PARAM and value.op == "aten":
+            if value.stage <= Stage.PARAM and value.op == "aten":
                 self.globals[value.name] = evaluate(value, self.globals.__getitem__, self.structure.size_of)
 
     def _keep(self, name: str, result: Any) -> None:
@@ -136,7 +156,7 @@ class Run:
     def run(self) -> Any:
         """Execute all supersteps and return the model's outputs."""
         for number, step in enumerate(self.compiled.schedule.steps):
-            for name in step.whole:
+            for name in (*step.views, *step.whole):
                 self._whole_operator(name)
             for position, block in enumerate(step.blocks):
                 self._block_program(number, block, self.compiled.code[number, position])
@@ -154,9 +174,11 @@ class Run:
 
     def _whole_operator(self, name: str) -> None:
         value = self.program[name]
-        result = reduce_rows(value, self.tables)
-        if result is None:
-            result = evaluate(value, self.whole, self.structure.size_of)
+        joined = self.unions.joined(name, self.whole)
+        if joined is not None:
+            self.tables[name] = joined
+            return
+        result = evaluate(value, self.whole, self.structure.size_of)
         self.structure.learn(name, result)
         self._keep(name, result)
 
@@ -164,22 +186,47 @@ class Run:
 
     def _block_program(self, number: int, block: BlockProgram, code: BlockCode) -> None:
         rows = int(self.structure.size_of(block.space))
+        pools = [name for name in block.stored if self.program[name].is_pool]
+        for name in pools:
+            self.pools[name] = self._pool(name)
         for name in block.stored:
-            value = self.program[name]
-            assert value.row_dim is not None and value.dtype is not None and value.space is not None
-            tail = tuple(int(s) for i, s in enumerate(value.shape) if i != value.row_dim)
-            count = int(self.structure.size_of(value.space))
-            self.tables[name] = self.home.allocate(count, tail, value.dtype)
+            if not self.program[name].is_pool:
+                self.tables[name] = self._new_table(name, block.stored)
         rows = min(rows, self.limits.get(block.space, (rows,) * (number + 1))[number])
-        if rows == 0:
+        if rows == 0 and not pools:
             return
         edges = [self.structure.in_edges[index] for index in code.layouts]
-        blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
+        blocks: Blocks = [(0, 0, ((0, 0),) * len(edges))]  # a total of no rows is still a total
+        if rows > 0:
+            blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
         function = code.bind(self._resolve)
         with self.progress.superstep(number, rows):
             most = max(r1 - r0 for r0, r1, _ in blocks)
             device = self.device
             _in_threads(function, lambda: code.scratch(most, device), blocks, self.threads, self.progress)
+        for name in pools:
+            self._keep(name, self.pools.pop(name).result())
+
+    def _new_table(self, name: str, stored: tuple[str, ...]) -> Table:
+        """Where a value's rows go: a table of its own, rows of a joined one, or the table that it is a view of."""
+        value = self.program[name]
+        assert value.row_dim is not None and value.dtype is not None and value.space is not None
+        tail = tuple(int(s) for i, s in enumerate(value.shape) if i != value.row_dim)
+        count = int(self.structure.size_of(value.space))
+        base = view_base(self.program, name, stored)
+        if base is not None:
+            if base not in self.tables:
+                self.tables[base] = self._new_table(base, stored)
+            return TensorTable(self.tables[base].whole().view(count, *tail))
+        return self.unions.part(name) or self.home.allocate(count, tail, value.dtype)
+
+    def _pool(self, name: str) -> RowPool | GroupPool:
+        value = self.program[name]
+        if value.op == "pool":
+            return RowPool(value.kwargs["combine"])
+        assert value.dtype is not None
+        groups, *tail = (int(self.structure.size_of(s)) if is_symbolic(s) else int(s) for s in value.shape)
+        return GroupPool(groups, tuple(tail), value.dtype, self.device, value.kwargs["reduce"])
 
     def _resolve(self, binding: Binding) -> Any:
         if binding.kind == "object":
@@ -188,6 +235,8 @@ class Run:
             return self.structure.size_of(binding.value)
         if binding.kind == "table":
             return self._table(binding.value)
+        if binding.kind == "pool":
+            return self.pools[binding.value]
         if binding.kind == "global":
             return self.whole(binding.value)
         if binding.kind == "rows":
@@ -196,6 +245,8 @@ class Run:
         edges = self.structure.in_edges[binding.layout]
         if binding.kind == "edges":
             return self.structure.edge_value(binding.value, binding.layout)
+        if binding.kind == "largest":
+            return edges.largest
         return edges.rowptr if binding.kind == "rowptr" else edges.perm
 
     def _table(self, name: str) -> Table:

@@ -1,8 +1,8 @@
 """Where the values at the cuts live: one small interface, and its two first implementations.
 
-The executor allocates a table, writes rows of it, reads or gathers rows of it, and reduces over all of its rows.
-It never assumes that a table is memory: a file (`MappedHome`) serves as well, and another device or other ranks can
-take its place behind the same five methods.
+The executor allocates a table, writes rows of it, and reads or gathers rows of it. It never assumes that a table is
+memory: a file (`MappedHome`) serves as well, and another device or other ranks can take its place behind the same few
+methods.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -37,8 +36,8 @@ class Table(Protocol):
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """A tensor and an index into it that together hold the rows at `index`, without a copy where possible."""
 
-    def reduce(self, partial: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Combine `partial(rows)` over all rows, in row order, so that two runs agree to the bit."""
+    def part(self, start: int, stop: int) -> Table:
+        """Rows [start, stop) as a table of their own, in the same place."""
 
     def whole(self) -> Tensor:
         """All rows as one tensor, for operators that have no block form."""
@@ -52,9 +51,6 @@ class Home(Protocol):
 
     def close(self) -> None:
         """Give back everything that outlives the tables."""
-
-
-_REDUCE_ROWS = 65_536
 
 
 class TensorTable:
@@ -80,12 +76,8 @@ class TensorTable:
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.tensor, index
 
-    def reduce(self, partial: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        rows = self.tensor.shape[0]
-        total = partial(self.tensor[:_REDUCE_ROWS])
-        for start in range(_REDUCE_ROWS, rows, _REDUCE_ROWS):
-            total = combine(total, partial(self.tensor[start : start + _REDUCE_ROWS]))
-        return total
+    def part(self, start: int, stop: int) -> TensorTable:
+        return TensorTable(self.tensor[start:stop])
 
     def whole(self) -> Tensor:
         return self.tensor

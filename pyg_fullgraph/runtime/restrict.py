@@ -14,8 +14,8 @@ import sympy
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.graph import Graph
-from pyg_fullgraph.ir import Program
+from pyg_fullgraph.graph import CSR
+from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.runtime.executor import Compiled
 from pyg_fullgraph.runtime.structure import InEdges, Structure
 
@@ -53,9 +53,9 @@ def restrict(
     crossing, hops = gathering_steps(compiled), _gathers_after(compiled)
     if edges is None or source is None or layout is None:
         empty = torch.zeros(0, dtype=torch.int32)
-        graph = Graph(torch.zeros(count + 1, dtype=torch.int64), empty, empty, count, count)
+        graph = CSR(torch.zeros(count + 1, dtype=torch.int64), empty, empty, count, count)
     else:
-        graph = Graph(edges.rowptr, structure.edge_value(source, layout), edges.perm, count, count)
+        graph = CSR(edges.rowptr, structure.edge_value(source, layout), edges.perm, count, count)
     reach = graph.k_hop(nodes, crossing)
     cone_nodes = reach.nodes
     small = Structure.__new__(Structure)
@@ -77,9 +77,9 @@ def restrict(
     return Cone(small, picked, limits, reach.position)
 
 
-def _edges(structure: Structure, graph: Graph, edges: InEdges, rows: Tensor, nodes: Tensor, source: str) -> InEdges:
+def _edges(structure: Structure, graph: CSR, edges: InEdges, rows: Tensor, nodes: Tensor, source: str) -> InEdges:
     """The in-edges of `rows`; the remaining nodes of the cone have none."""
-    kept = Graph(graph.rowptr, graph.src, torch.arange(graph.num_edges), graph.num_src, graph.num_dst)
+    kept = CSR(graph.rowptr, graph.src, torch.arange(graph.num_edges), graph.num_src, graph.num_dst)
     part = kept.subgraph_rows(rows, nodes)
     order = part.perm.long()  # positions in CSR order of the whole graph
     tail = part.rowptr[-1:].expand(int(nodes.numel() - rows.numel()))
@@ -91,7 +91,7 @@ def _edges(structure: Structure, graph: Graph, edges: InEdges, rows: Tensor, nod
 def _single_space(program: Program, compiled: Compiled) -> sympy.Expr | None:
     """The one space of all rows, where every superstep is made of block programs over it."""
     steps = compiled.schedule.steps
-    if any(step.whole for step in steps):
+    if needs_all_rows(program, compiled.schedule):
         return None
     spaces = {block.space for step in steps for block in step.blocks}
     spaces |= {program[name].space for name in program.output_names()}

@@ -39,6 +39,11 @@ class InEdges:
     def num_edges(self) -> int:
         return int(self.perm.numel())
 
+    @property
+    def largest(self) -> int:
+        """How many edges the row with the most of them has."""
+        return int(self.rowptr.diff().max()) if self.rowptr.numel() > 1 else 0
+
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.rowptr, self.perm, *self.values.values()))
 
@@ -119,6 +124,8 @@ class Structure:
                 if definer == name:
                     self.sizes[symbol] = result
             return
+        if value.multi:  # its shape is that of the first
+            result = next((item for item in result if isinstance(item, Tensor)), None)
         if not isinstance(result, Tensor):
             return
         for size, actual in zip(value.shape, result.shape, strict=True):

@@ -37,9 +37,12 @@ def test_gather(table) -> None:
     assert torch.equal(base[at.long()], rows[index.long()])
 
 
-def test_reduce_in_row_order(table) -> None:
+def test_a_part_is_in_the_same_place(table) -> None:
     rows = fill(table)
-    assert torch.equal(table.reduce(lambda part: part.sum(0), torch.add), rows.sum(0))
+    part = table.part(3, 8)
+    assert torch.equal(part.whole(), rows[3:8])
+    part.write(1, rows[:2])
+    assert torch.equal(table.read(4, 6), rows[:2])
 
 
 @pytest.mark.parametrize("kind", ["memory", "mapped"])

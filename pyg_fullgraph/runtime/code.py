@@ -1,0 +1,87 @@
+"""A block program as the text of a Python function, and what must be bound to it before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.ir import BlockProgram, Program
+from pyg_fullgraph.ir.fused import index_of
+from pyg_fullgraph.runtime.buffers import Slot
+
+Block = Callable[..., None]
+
+
+@dataclass
+class Binding:
+    """One name the block function needs from outside: what it is, and of which value.
+
+    `kind` is one of table, pool, global, rows (structural rows), edges (structural edge values in CSR order), rowptr,
+    perm, largest (how many edges the largest row has), object, size.
+    """
+
+    kind: str
+    value: Any
+    layout: str | None = None
+
+
+@dataclass
+class BlockCode:
+    """A block program as text, with what must be bound to it before it runs.
+
+    Args:
+        text: the source of a function.
+        bindings: names the text uses.
+        layouts: the destination indices whose in-edges it runs on.
+        kernels: the kernels it calls, for reports.
+        slots: scratch rows of each thread.
+        split: the form for one row with more than `tile` edges, where edge values are held.
+        tile: how many edges the split form holds at a time.
+    """
+
+    text: str
+    bindings: dict[str, Binding]
+    layouts: tuple[str, ...]
+    kernels: tuple[str, ...] = field(default=())
+    slots: tuple[Slot, ...] = field(default=())
+    split: BlockCode | None = None
+    tile: int = 0
+
+    def scratch(self, rows: int, device: torch.device) -> list[Tensor]:
+        """One thread's scratch for blocks of at most `rows` rows."""
+        return [torch.empty((rows, *slot.tail), dtype=slot.dtype, device=device) for slot in self.slots]
+
+    def bind(self, resolve: Callable[[Binding], Any]) -> Block:
+        """The function `block(r0, r1, bounds, scratch)`: `bounds` = ((e0, e1), ...) of each layout."""
+        whole = self._function("block", resolve)
+        if self.split is None:
+            return whole
+        split, tile = self.split._function("split", resolve), self.tile
+
+        def block(r0: int, r1: int, bounds: tuple[tuple[int, int], ...], scratch: list[Tensor]) -> None:
+            hub = r1 - r0 == 1 and any(e1 - e0 > tile for e0, e1 in bounds)
+            (split if hub else whole)(r0, r1, bounds, scratch)
+
+        return block
+
+    def _function(self, name: str, resolve: Callable[[Binding], Any]) -> Block:
+        scope: dict[str, Any] = {key: resolve(binding) for key, binding in self.bindings.items()}
+        exec(compile(self.text, f"<pyg_fullgraph {name} program>", "exec"), scope)
+        function: Block = scope[name]
+        return function
+
+
+def layouts_of(program: Program, block: BlockProgram) -> tuple[str, ...]:
+    """The destination indices a block program aggregates by."""
+    found: dict[str, None] = {}
+    for name, context in block.order:
+        if context is not None:
+            found[context] = None
+        index = index_of(program[name])
+        if index is not None:
+            found[index] = None
+    return tuple(found)
