@@ -18,6 +18,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 
 from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.graph import Graph
 
 Path = tuple[Any, ...]
 
@@ -78,7 +79,7 @@ class Const:
 
 @dataclass(frozen=True)
 class Branch:
-    """A container: `kind` is tuple, list, dict, named or data; `template` is a tensor-free copy of a data
+    """A container: `kind` is tuple, list, dict, named, data or graph; `template` is a tensor-free copy of a data
     object.
     """
 
@@ -98,6 +99,7 @@ class Found:
         self.keep: list[Any] = []  # the objects as passed: keeps their ids unique while we compare them
         self._numbers: dict[int, int] = {}
         self.constants: list[Const] = []
+        self.graphs: list[tuple[Path, tuple[int, int, int]]] = []  # leaves of every Graph: edges, sources, nodes
 
     def add(self, original: Tensor, tensor: Tensor, path: Path) -> Slot:
         if id(original) not in self._numbers:
@@ -137,6 +139,8 @@ def flatten(value: Any, path: Path, found: Found) -> Any:
         return found.add(value, plain, path)
     if isinstance(value, (Data, HeteroData)):
         return _flatten_data(value, path, found)
+    if isinstance(value, Graph):
+        return _flatten_graph(value, path, found)
     if isinstance(value, Mapping):
         children = tuple(flatten(item, (*path, key), found) for key, item in value.items())
         return Branch("dict", type(value) if type(value) is not dict else None, tuple(value), children)
@@ -172,10 +176,22 @@ def _flatten_data(data: Data | HeteroData, path: Path, found: Found) -> Branch:
     return Branch("data", type(data), tuple(keys), tuple(children), template)
 
 
+def _flatten_graph(graph: Graph, path: Path, found: Found) -> Branch:
+    """A graph: its edges, and for each kind of node a tensor without memory that only counts them."""
+    edges = found.add(graph.edge_index, graph.edge_index, (*path, Attribute("edge_index")))
+    counts = [("sources", graph.num_src), ("nodes", graph.num_dst)] if graph.bipartite else [("nodes", graph.num_dst)]
+    slots = []
+    for name, count in counts:
+        counter = torch.zeros((), device=graph.device).expand(count)
+        slots.append(found.add(counter, counter, (*path, Attribute(name))))
+    found.graphs.append((path, (edges.index, slots[0].index, slots[-1].index)))
+    return Branch("graph", Graph, (graph.bipartite,), (edges, slots[0], slots[-1]))
+
+
 def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any]) -> Any:
     """The argument again, with `tensors` by leaf number and `size_of(space)` for sizes."""
     if isinstance(node, Slot):
-        return tensors[node.index].item() if node.scalar else tensors[node.index]
+        return _number(tensors[node.index]) if node.scalar else tensors[node.index]
     if isinstance(node, SizeSlot):
         return size_of(node.space)
     if isinstance(node, Const):
@@ -189,8 +205,19 @@ def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any]) ->
         return node.cls(*children)
     if node.kind == "data":
         return _rebuild_data(node, children)
+    if node.kind == "graph":
+        edge_index, sources, nodes = children
+        return Graph.rebuilt(edge_index, sources.size(0), nodes.size(0), node.keys[0])
     plain = dict(zip(node.keys, children, strict=True))
     return plain if node.cls is None else _like_mapping(node.cls, plain)
+
+
+def _number(tensor: Tensor) -> Any:
+    """The size that a scalar leaf holds; while tracing a symbol, at least 2 as the size of every space."""
+    value = tensor.item()
+    if isinstance(value, torch.SymInt):
+        torch._check(value >= 2)
+    return value
 
 
 def _like_mapping(cls: type, plain: dict[Any, Any]) -> Any:

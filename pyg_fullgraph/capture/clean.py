@@ -5,6 +5,7 @@
   data, and left as they are would tie edge tensors to places that only need their size;
 * every symbolic size is read once, from the first value that has it, inputs first; arithmetic on sizes is
   rebuilt from those reads; sizes that turn out fixed become numbers;
+* reductions by an index take one form (`capture.reductions`);
 * equal nodes are merged, and sizes found twice in the data (`edge_index[:, mask]` in each layer) become one
   symbol;
 * dead code goes.
@@ -29,6 +30,7 @@ from pyg_fullgraph.capture.nodes import (
     shape_args,
     target_of,
 )
+from pyg_fullgraph.capture.reductions import lower_reductions
 
 aten = torch.ops.aten
 
@@ -66,17 +68,19 @@ _SIZES_AT = {
 _SIZES_AT |= {"new_empty_strided": 1, "empty_strided": 0, "empty_permuted": 0}
 
 
-def clean(graph: fx.Graph, env: ShapeEnv, constants: dict[str, Tensor]) -> None:
+def clean(graph: fx.Graph, env: ShapeEnv, constants: dict[str, Tensor], parameters: set[fx.Node]) -> None:
     """Apply the rewrites of this module to `graph`, in place.
 
     Args:
         graph: functional, every node with `meta["val"]`.
         env: owner of the symbolic sizes; learns which of them are equal.
         constants: tensors of `get_attr` nodes.
+        parameters: placeholders of parameters, buffers and tensor attributes.
     """
     unify_asserted(env)
     _rewrite_constants(graph, constants)
     drop_dead(graph)
+    lower_reductions(graph, parameters)
     _Merger(graph, env).run()
     drop_dead(graph)
     graph.lint()

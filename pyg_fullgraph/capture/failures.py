@@ -1,11 +1,8 @@
-"""Turning what went wrong inside a trace into an error that names the construct, the layer, the line and the
+"""Turning what went wrong inside a trace into a `Problem` that names the construct, the layer, the line and the
 way out.
 """
 
 from __future__ import annotations
-
-import linecache
-import traceback
 
 import torch
 from torch._subclasses.fake_tensor import (
@@ -15,77 +12,108 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from pyg_fullgraph.capture.where import Tracker, is_machinery
-from pyg_fullgraph.errors import CaptureError
+from pyg_fullgraph.capture.problems import Problem
+from pyg_fullgraph.capture.where import Place, Tracker
 
-_BRANCH_ADVICE = (
+#: Exceptions that only a trace can raise: whoever catches one of these changes what is traced.
+ONLY_IN_A_TRACE = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+    UnsupportedOperatorException,
+)
+
+BRANCH_ADVICE = (
     "Write both branches as tensors (torch.where), or decide in Python from an argument or an attribute of the model."
 )
-_SPARSE_ADVICE = (
-    "Keep the graph as edge_index (with edge_weight) inside forward: propagate(), or "
-    "torch_geometric.utils.scatter of "
-    "x[edge_index[0]] by edge_index[1]; it is compiled to one sparse kernel."
-)
+NUMBER_ADVICE = "Keep it a tensor, or pass the number as an argument of forward or an attribute of the model."
+OPERATOR_ADVICE = "Use an equivalent made of index_select, scatter and dense operators."
 
 
-def explain_failure(error: BaseException, tracker: Tracker, model: torch.nn.Module) -> CaptureError:
-    """The `CaptureError` for an exception that a traced forward raised.
+def explain_failure(
+    error: BaseException,
+    tracker: Tracker,
+    model: torch.nn.Module,
+    number: int = 0,
+    place: Place | None = None,
+    called: str = "",
+) -> Problem:
+    """The problem behind an exception that a traced forward raised.
 
     The first exception of the chain counts: libraries catch one and raise another, misleading one (as in
     `Aggregation.__call__`, which re-raises from its own `index.max()`).
+
+    Args:
+        error: the exception.
+        tracker: of the trace.
+        model: named where no line is known.
+        number: how many operators were recorded before.
+        place: where it was raised; read from the exception's frames if None.
+        called: the function of torch that raised it, where it is known.
     """
-    first = error
-    while first.__cause__ is not None or (first.__context__ is not None and not first.__suppress_context__):
-        following = first.__cause__ if first.__cause__ is not None else first.__context__
+    first = first_of(error)
+    if place is None:
+        place = tracker.of_error(first)
+    if not place.where:
+        place = tracker.of_error(error)
+    if not place.where:
+        place = Place(f"{type(model).__name__}.forward", "")
+    what, why, advice = _diagnose(first, called)
+    return Problem(what, why, advice, place, number)
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The exception that an exception followed from."""
+    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+        following = error.__cause__ if error.__cause__ is not None else error.__context__
         assert following is not None
-        first = following
-    where, layer = tracker.of_error(first)
-    if not where:
-        where, layer = tracker.of_error(error)
-    what, advice = _diagnose(first)
-    if "sparse" in _source_line(first):
-        what, advice = "A torch.sparse matrix is made or multiplied", _SPARSE_ADVICE
-    place = f"at {where}" if where else f"in {type(model).__name__}.forward"
-    layer_text = f", layer '{layer}'" if layer else ""
-    return CaptureError(f"{what} {place}{layer_text}. {advice}")
+        error = following
+    return error
 
 
-def _source_line(error: BaseException) -> str:
-    """The line of the user's or PyG's code that raised."""
-    lines = [(f.f_code.co_filename, n) for f, n in traceback.walk_tb(error.__traceback__)]
-    own = [(name, number) for name, number in lines if not is_machinery(name)]
-    return linecache.getline(*own[-1]) if own else ""
+def only_in_a_trace(error: BaseException) -> bool:
+    """True where the forward could not have raised this outside of a trace."""
+    first = first_of(error)
+    return isinstance(first, ONLY_IN_A_TRACE) or _is_symbolic(_text_of(first))
 
 
-def _diagnose(error: BaseException) -> tuple[str, str]:
-    """(what happened, what to do)."""
+def _text_of(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def _is_symbolic(text: str) -> bool:
+    marks = ("Cannot cast", "can't be cast", "data-dependent", "'SymInt'", "'SymFloat'", "data pointer", "FakeTensor")
+    return any(mark in text for mark in marks)
+
+
+def _diagnose(error: BaseException, called: str) -> tuple[str, str, str]:
+    """(what, why, advice)."""
+    text = _text_of(error)
     if isinstance(error, DataDependentOutputException):
-        return (
-            f"A Python value is read from a tensor by '{error.func}'",
-            "`if tensor`, bool(tensor), tolist() and numpy() depend on the data, so one program cannot "
-            "serve all graphs. " + _BRANCH_ADVICE,
-        )
+        return f"the operator '{error.func}'", "gives Python a value that depends on the data", BRANCH_ADVICE
     if isinstance(error, GuardOnDataDependentSymNode):
+        what = f"the operator '{called}'" if called else "a decision of torch"
         return (
-            f"A Python decision depends on the data or on a size found in it ({error.cond})",
-            _BRANCH_ADVICE,
+            what,
+            f"needs a plain number or a decision ({error.cond}) that differs from graph to graph",
+            NUMBER_ADVICE,
         )
     if isinstance(error, (UnsupportedOperatorException, DynamicOutputShapeException)):
+        return f"the operator '{error.func}'", "has no symbolic form", OPERATOR_ADVICE
+    if "data pointer" in text:
         return (
-            f"The operator '{error.func}' has no symbolic form",
-            "Use an equivalent made of index_select, scatter and dense operators.",
+            "a compiled extension",
+            "reads the memory of a tensor, which a program for all graphs does not have",
+            "Register its operator with torch.library.custom_op and register_fake, or write it with plain operators.",
         )
-    text = str(error).strip().split("\n")[0]
-    if "Cannot cast" in text or "can't be cast" in text or "data-dependent" in text.lower():
-        return (f"A symbolic size is used as a plain Python number ({text})", _BRANCH_ADVICE)
+    if _is_symbolic(text):
+        return f"a size of the graph ({text})", "is used as a plain Python number", NUMBER_ADVICE
     if isinstance(error, NotImplementedError):
-        return (
-            f"Not supported: {text}",
-            "Use fallback='eager' for this model, or write that part with plain operators.",
-        )
+        return text or "this", "is not supported", "Use fallback='eager', or write that part with plain operators."
     return (
-        f"{type(error).__name__}: {text}",
-        "If the model's own forward raises this for the same call, the call is wrong; otherwise this "
-        "construct cannot be "
-        "captured: write it with plain tensor operators.",
+        f"{type(error).__name__} ({text})" if text else type(error).__name__,
+        "was raised",
+        "If the model's own forward raises this for the same call, the call is wrong; otherwise this construct "
+        "cannot be captured: write it with plain tensor operators.",
     )

@@ -25,8 +25,8 @@ import torch
 from torch import fx
 
 from pyg_fullgraph.capture.nodes import args_of, dtype_of, fake_of, insert, same_shape, shape_args, target_of
+from pyg_fullgraph.capture.problems import Problem
 from pyg_fullgraph.capture.views import INVERSES, inverse_name
-from pyg_fullgraph.errors import CaptureError
 
 aten = torch.ops.aten
 
@@ -67,26 +67,31 @@ class _View:
     chain: tuple[fx.Node, ...]
 
 
-def functionalize(graph: fx.Graph, frozen: set[fx.Node]) -> list[str]:
+@dataclass(frozen=True)
+class Functionalized:
+    """What there is to say about a rewritten graph.
+
+    Args:
+        notes: for the user (an argument that the model overwrites is left untouched).
+        problems: random operators, writes into parameters, writes through views that have no functional form;
+            where there are some, the graph is not functional.
+    """
+
+    notes: list[str]
+    problems: list[Problem]
+
+
+def functionalize(graph: fx.Graph, frozen: set[fx.Node]) -> Functionalized:
     """Rewrite `graph` in place to functional operators.
 
     Args:
-        graph: as recorded by make_fx, every node with `meta["val"]`.
+        graph: as recorded by make_fx, every node with `meta["val"]`; the beginning of one will do.
         frozen: placeholders of parameters and buffers, which the forward must not write.
-
-    Returns:
-        Notes for the user (an argument that the model overwrites is left untouched).
-
-    Raises:
-        CaptureError: random operators, writes into parameters, writes through views that have no functional
-            form; all of them at once, each with its line.
     """
     work = _Functionalizer(graph, frozen)
     for node in list(graph.nodes):
         work.visit(node)
-    if work.problems:
-        raise CaptureError(work.problems)
-    return list(dict.fromkeys(work.notes))
+    return Functionalized(list(dict.fromkeys(work.notes)), work.problems)
 
 
 class _Functionalizer:
@@ -96,7 +101,7 @@ class _Functionalizer:
         self.views: dict[fx.Node, _View] = {}
         self.current: dict[fx.Node, fx.Node] = {}  # base -> the node that holds its current version
         self.remade: dict[tuple[fx.Node, tuple[fx.Node, ...]], fx.Node] = {}
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self.notes: list[str] = []
 
     # Reading --------------------------------------------------------------------------------------
@@ -218,7 +223,7 @@ class _Functionalizer:
 
     def _filled(self, node: fx.Node, target: fx.Node, fill: Any) -> fx.Node | None:
         """`zero_` and `fill_` as `full`, which reads no data."""
-        if isinstance(fill, fx.Node):
+        if isinstance(fill, fx.Node) and isinstance(fake_of(fill), torch.Tensor):
             return self._copied(node, target, fill)
         fake = fake_of(target)
         sizes = shape_args(self.graph, node, self.read(target, node))
@@ -272,9 +277,9 @@ class _Functionalizer:
             )
         return not bad
 
-    def _problem(self, node: fx.Node, what: str, advice: str) -> None:
-        layer = f", layer '{node.meta['layer']}'" if node.meta.get("layer") else ""
-        self.problems.append(f"The operator '{node.target}' {what} at {node.meta.get('where', '')}{layer}. {advice}")
+    def _problem(self, node: fx.Node, why: str, advice: str) -> None:
+        what = f"the operator '{node.target}'"
+        self.problems.append(Problem(what, why, advice, node.meta.get("place"), node.meta.get("number", 0)))
 
 
 # Schemas ------------------------------------------------------------------------------------------

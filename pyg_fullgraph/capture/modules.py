@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from pyg_fullgraph.errors import CaptureError, InputError
+from pyg_fullgraph.capture.problems import Problem, Problems
+from pyg_fullgraph.errors import InputError
 
 _CONTAINERS = (dict, list, set)
 _PRIMITIVES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
@@ -26,8 +27,6 @@ def check_ready(model: torch.nn.Module) -> None:
 
     Raises:
         InputError: in train mode, or with parameters that are not initialised yet.
-        CaptureError: with message-passing hooks or an explanation mask, which torch_geometric skips when
-            traced.
     """
     training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
     if training:
@@ -43,34 +42,54 @@ def check_ready(model: torch.nn.Module) -> None:
             "small batch of "
             "its data, as torch_geometric asks for lazy layers."
         )
-    problems = [text for name, module in model.named_modules() for text in _hooks(name, module)]
-    if problems:
-        raise CaptureError(problems)
 
 
-def _hooks(name: str, module: torch.nn.Module) -> list[str]:
-    """Message-passing hooks and explain mode of one layer."""
-    layer = name or type(module).__name__
+def hook_problems(model: torch.nn.Module) -> Problems:
+    """Message-passing hooks and explanation masks, which torch_geometric skips in a traced forward."""
+    found = Problems()
+    for name, module in model.named_modules():
+        for problem in _hooks(name or type(module).__name__, module):
+            found.add(problem)
+    return found
+
+
+def _hooks(layer: str, module: torch.nn.Module) -> list[Problem]:
     names = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
     hooked = [
         f"{hook}_forward{when}_hooks"
         for hook in names
         for when in ("_pre", "")
-        if getattr(module, f"_{hook}_forward{when}_hooks", None)
+        if any(not _is_of_pyg(function) for function in getattr(module, f"_{hook}_forward{when}_hooks", {}).values())
     ]
     out = []
     if hooked:
-        out.append(
-            f"Layer '{layer}' has {', '.join(hooked)}: hooks on messages run Python per call and cannot "
-            "be captured. "
-            "Remove them (handle.remove()) or move what they do into message() or forward()."
-        )
+        why = "runs Python for every message, which a captured program does not"
+        advice = "Remove it (handle.remove()), or move what it does into message() or forward()."
+        out.append(Problem(", ".join(hooked), f"of layer '{layer}' {why}", advice))
     if getattr(module, "explain", None) is True:
-        out.append(
-            f"Layer '{layer}' is in explain mode: its edge mask would be left out. "
-            "Call torch_geometric.explain.algorithm.utils.clear_masks(model) first."
-        )
+        advice = "Call torch_geometric.explain.algorithm.utils.clear_masks(model) first."
+        out.append(Problem("explain mode", f"of layer '{layer}' has an edge mask that would be left out", advice))
     return out
+
+
+def _is_of_pyg(hook: Any) -> bool:
+    """True for a hook that torch_geometric itself registers (`to_hetero_with_bases`): those are traced."""
+    return str(getattr(hook, "__module__", "")).startswith("torch_geometric.")
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name = value` for the time of the context."""
+    own = name in vars(owner)
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, old)
+        else:
+            delattr(owner, name)
 
 
 @contextlib.contextmanager

@@ -74,3 +74,17 @@ def shape_args(graph: fx.Graph, before: fx.Node, of: fx.Node) -> list[Any]:
         node.meta.update(val=size, where=before.meta.get("where", ""), layer=before.meta.get("layer", ""))
         out.append(node)
     return out
+
+
+def emit(graph: fx.Graph, before: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A new call in front of `before`; its value is found by running the operator on the fake values."""
+    with graph.inserting_before(before):
+        node = graph.call_function(target, args, kwargs)
+    tensors = [fake_of(arg) for arg in node.all_input_nodes if isinstance(fake_of(arg), Tensor)]
+    fakes = fx.map_arg((args, kwargs), fake_of)
+    with tensors[0].fake_mode if tensors else fake_of(before).fake_mode:
+        node.meta["val"] = target(*fakes[0], **fakes[1])
+    for key in ("where", "layer", "place", "number"):
+        if key in before.meta:
+            node.meta[key] = before.meta[key]
+    return node

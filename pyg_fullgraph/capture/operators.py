@@ -6,6 +6,7 @@ each group.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -17,26 +18,61 @@ def typed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, type_vec: Tenso
     """Every row by the weight of its type: `out[r] = x[r] @ weight[type_vec[r]] + bias[type_vec[r]]`.
 
     Args:
-        x: `[R, F_in]`.
+        x: `[R, F_in]`, or with more dimensions in front, `[R, H, F_in]`.
         weight: `[T, F_in, F_out]`.
         bias: `[T, F_out]` or None.
-        type_vec: `[R]`, integers in `[0, T)`.
+        type_vec: `[R]` (`[R, H]`), integers in `[0, T)`.
 
     Returns:
-        `[R, F_out]`. The operator is that of `torch_geometric.nn.HeteroLinear`, for types in any order.
+        `[R, F_out]` (`[R, H, F_out]`). The operator is that of `torch_geometric.nn.HeteroLinear`, for types in any
+        order. Rows of one type are multiplied as one matrix.
     """
-    out = x.new_empty(x.size(0), weight.size(-1))
-    for kind in range(weight.size(0)):
-        rows = (type_vec == kind).nonzero().view(-1)
-        if rows.numel() > 0:
-            part = x.index_select(0, rows) @ weight[kind]
-            out.index_copy_(0, rows, part if bias is None else part + bias[kind])
+    out = x.new_empty(*x.shape[:-1], weight.size(-1))
+    if type_vec.numel() == 0:
+        return out
+    columns = type_vec.flatten(1).unbind(1) if type_vec.dim() > 1 else (type_vec,)
+    rows = x.flatten(1, -2).unbind(1) if type_vec.dim() > 1 else (x,)
+    into = out.view(x.size(0), -1, out.size(-1)).unbind(1)
+    for part, kinds, target in zip(rows, columns, into, strict=True):
+        _linear_by_type(part, weight, bias, kinds, target)
     return out
+
+
+def _linear_by_type(x: Tensor, weight: Tensor, bias: Tensor | None, kinds: Tensor, out: Tensor) -> None:
+    """`typed_linear` of `x` `[R, F_in]` into `out` `[R, F_out]`."""
+    low, high = (int(kind) for kind in kinds.aminmax())
+    if low == high:
+        torch.mm(x, weight[low], out=out) if bias is None else torch.addmm(bias[low], x, weight[low], out=out)
+        return
+    order = torch.argsort(kinds, stable=True)
+    ends = torch.bincount(kinds - low, minlength=high - low + 1).cumsum(0).tolist()
+    rows = x.index_select(0, order)
+    made = rows.new_empty(rows.size(0), out.size(-1))
+    for kind, (start, stop) in enumerate(zip([0, *ends], ends), start=low):
+        if start < stop:
+            part = torch.mm(rows[start:stop], weight[kind], out=made[start:stop])
+            if bias is not None:
+                part += bias[kind]
+    out.index_copy_(0, order, made)
 
 
 @typed_linear.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, type_vec: Tensor) -> Tensor:
-    return x.new_empty(x.size(0), weight.size(-1))
+    return x.new_empty(*x.shape[:-1], weight.size(-1))
+
+
+#: Aggregations of which each group can be computed by itself.
+_BY_GROUP = (
+    "QuantileAggregation",
+    "LSTMAggregation",
+    "GRUAggregation",
+    "SortAggregation",
+    "MLPAggregation",
+    "LCMAggregation",
+    "SetTransformerAggregation",
+    "PatchTransformerAggregation",
+    "GraphMultisetTransformer",
+)
 
 
 class OpaqueAggregation:
@@ -57,12 +93,20 @@ class OpaqueAggregation:
         self.__name__ = f"aggregate_{type(module).__name__}"
 
     @property
-    def needs_max_num_elements(self) -> bool:
-        """True where the result of a group depends on the size of the *largest* group of the call.
+    def padding(self) -> int | None:
+        """How many elements beyond the largest group of the whole graph the module pads every group to, if it does.
 
-        The module pads to it: calls on parts of a graph must pass the largest group of the whole graph.
+        The result may then depend on the size of the *largest* group, so calls on parts of a graph must pass it. None
+        for a module that does not pad.
         """
-        return "LSTM" in type(self.module).__name__
+        if "max_num_elements" not in inspect.signature(self.module.forward).parameters:
+            return None
+        return 1 if type(self.module).__name__ == "PatchTransformerAggregation" else 0
+
+    @property
+    def is_by_group(self) -> bool:
+        """True where the rows of a group (and the largest group's size) determine its result."""
+        return any(cls.__name__ in _BY_GROUP for cls in type(self.module).__mro__)
 
     @property
     def needs_sorted_index(self) -> bool:

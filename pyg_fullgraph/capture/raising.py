@@ -14,11 +14,15 @@ import sympy
 import torch
 from torch import fx
 
+from pyg_fullgraph import ops
+from pyg_fullgraph.capture.operators import OpaqueAggregation
 from pyg_fullgraph.capture.trace import Traced
 from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, map_args, refs_of
+from pyg_fullgraph.ir.build import joined_stage
 from pyg_fullgraph.ir.locality import is_row_local
 from pyg_fullgraph.ir.program import is_symbolic
 
+assert ops.library  # importing it registers the operators that are looked up next
 aten, fullgraph = torch.ops.aten, torch.ops.pyg_fullgraph
 
 _ALIASES = {aten.detach.default, aten.alias.default, aten.lift_fresh.default, aten.lift_fresh_copy.default}
@@ -86,7 +90,7 @@ class _Raiser:
 
     def _constant(self, node: fx.Node) -> Ref:
         literal = self.traced.constants[str(node.target)]
-        return self._add(node, "const", (literal,), {}, literal, Stage.PARAM)
+        return self._add(node, "const", (literal,), {}, literal, Stage.CONST)
 
     def _scalar(self, node: fx.Node, val: Any) -> Any:
         if isinstance(val, (int, float, bool)):
@@ -116,16 +120,9 @@ class _Raiser:
         return ref
 
     def _stage(self, args: Any, kwargs: Any, val: Any) -> Stage:
-        from_refs = [self.program[name].stage for name in refs_of((args, kwargs))]
-        if Stage.DATA in from_refs:
-            return Stage.DATA
-        if Stage.PARAM in from_refs and Stage.STRUCT in from_refs:
-            return Stage.DATA
         shapes = [item for item in (val if isinstance(val, (tuple, list)) else [val]) if item is not None]
         sized = any(is_symbolic(s) for item in shapes for s in _shape(item)) or _has_dim((args, kwargs))
-        if Stage.PARAM in from_refs:
-            return Stage.DATA if sized else Stage.PARAM
-        return Stage.STRUCT if from_refs or sized else Stage.PARAM
+        return joined_stage((self.program[name].stage for name in refs_of((args, kwargs))), sized)
 
     def _add(self, node: fx.Node, op: str, args: Any, kwargs: Any, val: Any, stage: Stage, **extra: Any) -> Ref:
         shape = _shape(val) if val is not None else ()
@@ -160,13 +157,15 @@ class _Raiser:
     # -- the vocabulary ---------------------------------------------------------------------------------------
 
     def _vocabulary(self, node: fx.Node, args: Any, kwargs: Any, val: Any) -> Ref | None:
+        if isinstance(node.target, OpaqueAggregation):
+            return self._opaque(node, node.target, args, val)
         packet = getattr(node.target, "overloadpacket", None)
         if packet is aten.index_select:
             return self._gather(node, args[0], args[1], args[2], val)
         if packet is fullgraph.reduce_by:
             return self._by(node, "reduce", args, {"reduce": args[3]}, val)
         if packet is fullgraph.softmax_by:
-            return self._by(node, "softmax", args, {}, val)
+            return self._by(node, "softmax", args, {"rows": args[2]}, val)
         if packet is aten.index:
             dim = next((i for i, item in enumerate(args[1]) if item is not None), None)
             if dim is None or len([item for item in args[1] if item is not None]) != 1:
@@ -181,6 +180,15 @@ class _Raiser:
         if packet is aten.index_put and len(args) == 4 and args[3] is True and len(args[1]) == 1:
             return self._reduce(node, args[0], 0, args[1][0], args[2], "sum", val)
         return None
+
+    def _opaque(self, node: fx.Node, handle: OpaqueAggregation, args: Any, val: Any) -> Ref | None:
+        """An aggregation that is called as it is, on whole groups of rows."""
+        x, dim, root = self.program[args[0].name], args[3], self._index_root(args[1])
+        if root is None or not handle.is_by_group or x.row_dim != dim or self.program[root].stage is not Stage.STRUCT:
+            return None
+        if self.program[root].space != x.space or not is_symbolic(_shape(val)[dim]):
+            return None
+        return self._add(node, "reduce", (args[0], Ref(root)), {"reduce": handle}, val, Stage.DATA)
 
     def _by(self, node: fx.Node, op: str, args: Any, kwargs: dict[str, Any], val: Any) -> Ref | None:
         """`reduce_by` and `softmax_by`, which are words of the vocabulary already."""

@@ -3,19 +3,23 @@
 Each adapter is one context manager over public names; a name that this version of torch_geometric does not
 have is left alone. `adapted(model)` enters them all, and everything is put back on exit, also after an error.
 
-1. `int(tensor)`, `float(tensor)`, `len(tensor)` in the modules of PyG and of the model -> symbolic numbers
-2. `torch_geometric.is_compiling() -> True`: the plain torch path, whatever optional packages are installed
+1. `int(tensor)`, `float(tensor)`, `len(tensor)`, `min(n, m)` and `max(n, m)` in the modules of PyG and of the model
+   -> symbolic numbers
+2. `torch_geometric.is_compiling() -> True`: the plain torch path, whatever optional packages are installed (but where
+   PyG itself hooks messages, those hooks are run)
 3. `HeteroLinear.forward` -> `pyg_fullgraph::typed_linear`
-4. recurrent layers -> plain operators (`capture.recurrent`)
+4. recurrent layers, attention, instance norm of torch -> plain operators (`capture.recurrent`, `capture.layers`)
 5. aggregations that sort, pad or attend -> one opaque node (`capture.operators.OpaqueAggregation`)
 6. `cached=True` -> computed anew (a warm cache would bake the old graph)
 7. `torch_geometric.backend.use_segment_matmul = False`
+8. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
 """
 
 from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
@@ -27,10 +31,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch_geometric.nn import aggr as pyg_aggr
 from torch_geometric.nn import dense as pyg_dense
+from torch_geometric.utils import num_nodes as pyg_num_nodes
+from torch_geometric.utils import to_dense_batch
 
-from pyg_fullgraph.capture import recurrent
+from pyg_fullgraph.capture import layers, recurrent
 from pyg_fullgraph.capture.opaque import record_opaque
 from pyg_fullgraph.capture.operators import OpaqueAggregation
+
+_maybe_num_nodes: Any = getattr(pyg_num_nodes, "maybe_num_nodes", None)
 
 _TRACEABLE_AGGREGATIONS = [
     "SumAggregation",
@@ -118,8 +126,37 @@ def _traced_len(value: Any) -> Any:
     return value.size(0) if isinstance(value, Tensor) and value.dim() else builtins.len(value)
 
 
+def _extremum(builtin: Any, symbolic: Any) -> Any:
+    """`min` or `max` that also compares symbolic sizes."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        items = list(args[0]) if len(args) == 1 else list(args)
+        if kwargs or not any(isinstance(item, torch.SymInt) for item in items):
+            return builtin(*((items,) if len(args) == 1 else args), **kwargs)
+        return functools.reduce(symbolic, items)
+
+    return call
+
+
+def _num_nodes(edge_index: Any, num_nodes: Any = None) -> Any:
+    """`maybe_num_nodes` of torch_geometric: the largest entry plus one, zero where there is none."""
+    if num_nodes is not None or not isinstance(edge_index, FakeTensor) or edge_index.layout is not torch.strided:
+        return _maybe_num_nodes(edge_index, num_nodes)
+    entries = torch.cat([edge_index.reshape(-1), edge_index.new_full((1,), -1)])
+    return _TracedInt.of_tensor(entries.max() + 1)
+
+
 def _always() -> bool:
     return True
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_generated(names: dict[str, Any]) -> bool:
+    """True for the module that PyG writes for a layer's `propagate`, where hooks on messages are run or skipped."""
+    return str(names.get("__name__")).endswith("_propagate")
 
 
 @contextlib.contextmanager
@@ -127,7 +164,7 @@ def adapted(model: torch.nn.Module) -> Iterator[None]:
     """All adapters, for the time of one trace of `model`."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_module_globals(model))
-        stack.enter_context(_recurrent_layers())
+        stack.enter_context(_torch_layers())
         stack.enter_context(_hetero_linear())
         stack.enter_context(_opaque_aggregations(model))
         stack.enter_context(_replaced(torch_geometric.backend, "use_segment_matmul", False))
@@ -155,14 +192,26 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _module_globals(model: torch.nn.Module) -> Iterator[None]:
     """Stand-ins for builtins in the global names of PyG's modules and of the model's own."""
-    stand_ins = {"int": _TracedInt, "float": _TracedFloat, "len": _traced_len}
+    stand_ins = {
+        "int": _TracedInt,
+        "float": _TracedFloat,
+        "len": _traced_len,
+        "min": _extremum(builtins.min, torch.sym_min),
+        "max": _extremum(builtins.max, torch.sym_max),
+    }
+    functions = {
+        "maybe_num_nodes": (_maybe_num_nodes, _num_nodes),
+        "to_dense_batch": (to_dense_batch, layers.dense_batch(to_dense_batch)),
+    }
+    hooked = any(getattr(module, "_message_forward_hooks", None) for module in model.modules())
     undo: list[tuple[dict[str, Any], str, Any]] = []
     missing = object()
     try:
         for names in _namespaces(model):
             changes: dict[str, Any] = {key: value for key, value in stand_ins.items() if key not in names}
             if getattr(names.get("is_compiling"), "__module__", "").startswith("torch_geometric"):
-                changes["is_compiling"] = _always
+                changes["is_compiling"] = _never if hooked and _is_generated(names) else _always
+            changes |= {key: new for key, (old, new) in functions.items() if old is not None and names.get(key) is old}
             for key, value in changes.items():
                 undo.append((names, key, names.get(key, missing)))
                 names[key] = value
@@ -207,14 +256,28 @@ def _is_foreign(module: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def _recurrent_layers() -> Iterator[None]:
+def _torch_layers() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for cls in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
             stack.enter_context(_replaced(cls, "forward", recurrent.recurrent_forward))
         stack.enter_context(_replaced(torch.nn.GRUCell, "forward", recurrent.gru_cell_forward))
         stack.enter_context(_replaced(torch.nn.LSTMCell, "forward", recurrent.lstm_cell_forward))
         stack.enter_context(_replaced(torch.nn.RNNCell, "forward", recurrent.rnn_cell_forward))
+        stack.enter_context(_replaced(torch.nn.MultiheadAttention, "forward", layers.multihead_forward))
+        stack.enter_context(_replaced(torch.nn.InstanceNorm1d, "forward", layers.instance_norm_forward))
+        stack.enter_context(_transformer_fast_path_off())
         yield
+
+
+@contextlib.contextmanager
+def _transformer_fast_path_off() -> Iterator[None]:
+    """`torch.nn.TransformerEncoderLayer` by its layers, not as one operator."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from torch import Tensor
 from pyg_fullgraph.capture.arguments import Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
 from pyg_fullgraph.capture.sizes import size_arguments
 from pyg_fullgraph.capture.spaces import Dims, infer_dims
+from pyg_fullgraph.capture.use import dims_by_use
 from pyg_fullgraph.errors import InputError
 
 
@@ -54,11 +55,14 @@ class Signature:
         leaves: the tensor arguments, in the order `bind` returns the tensors.
         spec: the tree of (args, kwargs): tensors by leaf number, sizes by space, all other values as
             constants.
+        decided: False where a graph of one node or edge leaves open which arguments belong to it: such a call must
+            not be traced.
     """
 
     leaves: tuple[Leaf, ...]
     spec: Branch
     _sources: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    decided: bool = field(default=True, compare=False, repr=False)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -126,6 +130,8 @@ def bind(
             is one leaf.
         dims: dimensions by leaf name, for those that `bind` cannot or should not infer.
         like: the signature of an earlier call; decides where sizes alone leave a choice (N == E, say).
+            Where a `Graph` is among the arguments and there is no such call, the forward itself decides
+            (`capture.use`).
 
     Returns:
         The signature, and the tensors of its leaves in order. `EdgeIndex` is unwrapped to its plain tensor.
@@ -148,7 +154,12 @@ def bind(
         ),
     )
     fixed: dict[str, Dims] = {leaf.name: leaf.dims for leaf in like.leaves} if like is not None else {}
-    inferred = infer_dims(found, overrides=dict(dims or {}), hints=fixed)
+    known, decided = dict(dims or {}), True
+    if found.graphs and _fits(fixed, found):
+        known = fixed
+    elif found.graphs:
+        known, decided = dims_by_use(model, spec, found, known)
+    inferred = infer_dims(found, overrides=known, hints=fixed)
     leaves = tuple(
         Leaf(name, inferred[i], tensor.dtype, tensor.device, _value_class(tensor))
         for i, (name, tensor) in enumerate(zip(found.names(), found.tensors, strict=True))
@@ -159,11 +170,25 @@ def bind(
             if isinstance(dim, str):
                 sources.setdefault(dim, (i, axis))
     sizes = {space: found.tensors[i].size(axis) for space, (i, axis) in sources.items()}
-    spec, extra = size_arguments(spec, sizes)
+    earlier = {name.removesuffix("_size") for name in fixed if name.endswith("_size")}
+    spec, extra = size_arguments(spec, sizes, earlier)
     scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra)
     spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
     tensors = list(found.tensors) + [torch.tensor(value) for _, value in extra]
-    return Signature(leaves + scalars, spec, sources), tensors
+    return Signature(leaves + scalars, spec, sources, decided), tensors
+
+
+def _fits(dims: Mapping[str, Dims], found: Found) -> bool:
+    """Whether the dimensions of an earlier call are those of this one."""
+    sizes: dict[int | str, int] = {}
+    for name, tensor in zip(found.names(), found.tensors, strict=True):
+        known = dims.get(name)
+        if known is None or len(known) != tensor.dim():
+            return False
+        for dim, size in zip(known, tensor.shape, strict=True):
+            if sizes.setdefault(dim, size if isinstance(dim, str) else dim) != size:
+                return False
+    return True
 
 
 def _number_scalars(node: Any, numbers: Mapping[str, int]) -> Any:

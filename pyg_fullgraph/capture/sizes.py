@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pyg_fullgraph.capture.arguments import Branch, Const, Path, SizeSlot
@@ -12,8 +13,16 @@ SIZE_NAMES = frozenset(
 )
 
 
-def size_arguments(spec: Branch, sizes: dict[str, int]) -> tuple[Branch, list[tuple[str, int]]]:
+def size_arguments(
+    spec: Branch, sizes: dict[str, int], earlier: Collection[str] = ()
+) -> tuple[Branch, list[tuple[str, int]]]:
     """Turn integers that are sizes of the graph (`num_nodes=`, `size=(N, M)`) into `SizeSlot`s.
+
+    Args:
+        spec: the call.
+        sizes: the size of every space.
+        earlier: names of sizes that no tensor carried in an earlier call; those stay sizes of their own where they
+            happen to equal that of a space.
 
     Returns:
         The new tree, and `(name, value)` of every such integer that no tensor's size carries.
@@ -24,7 +33,7 @@ def size_arguments(spec: Branch, sizes: dict[str, int]) -> tuple[Branch, list[tu
         if isinstance(node, Branch):
             return Branch(node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template)
         if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
-            return _size_slot(node, sizes, extra)
+            return _size_slot(node, sizes, extra, earlier)
         return node
 
     return visit(spec), extra
@@ -35,16 +44,18 @@ def _names_a_size(path: Path) -> bool:
     return in_adjs or any(isinstance(part, str) and part.removesuffix("_dict") in SIZE_NAMES for part in path)
 
 
-def _size_slot(node: Const, sizes: dict[str, int], extra: list[tuple[str, int]]) -> SizeSlot | Const:
+def _size_slot(
+    node: Const, sizes: dict[str, int], extra: list[tuple[str, int]], earlier: Collection[str]
+) -> SizeSlot | Const:
+    label = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in node.path)
     key = type_key(node.path)
     wanted = "E" if any(str(part) == "num_edges" for part in node.path) else "N"
     typed = [f"{wanted}:{key}"] if isinstance(key, str) and key not in SIZE_NAMES else []
     side = ["N:src", "N:dst"][node.path[-1] : node.path[-1] + 1] if node.path[-1] in (0, 1) else []
     for name in [*typed, *side, *(n for n in sizes if n.startswith(wanted))]:
-        if sizes.get(name) == node.value:
+        if sizes.get(name) == node.value and label not in earlier:
             return SizeSlot(name)
     if str(node.path[0]).startswith("adj"):
         return node  # the targets of a sampled layer: x[:size] wants a plain number
-    label = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in node.path)
     extra.append((label, node.value))
     return SizeSlot(label)

@@ -151,7 +151,7 @@ def infer_dims(found: Found, *, overrides: dict[str, Dims], hints: dict[str, Dim
         if given is not None and len(given) == argument.tensor.dim():
             _assign(argument, tuple(given), spaces)
     _edge_indices(arguments, spaces)
-    _node_arguments(arguments, spaces)
+    _node_arguments(arguments, spaces, {i: hints[name] for i, name in enumerate(names) if name in hints})
     _keep_hints(arguments, names, hints, spaces)
     for argument in arguments:
         if argument.dims is None:
@@ -222,9 +222,9 @@ def _edge_space_name(argument: _Argument, spaces: _Spaces) -> str:
     return name
 
 
-def _node_arguments(arguments: list[_Argument], spaces: _Spaces) -> None:
+def _node_arguments(arguments: list[_Argument], spaces: _Spaces, hints: dict[int, Dims]) -> None:
     """Arguments that hold node rows by their key or their name, else the first tensor that has no edge
-    rows.
+    rows. `hints` are the dimensions that arguments had in an earlier call.
     """
     open_ones = [a for a in arguments if a.dims is None and a.tensor.dim() and not a.key_is_edge]
     for argument in open_ones:
@@ -245,7 +245,7 @@ def _node_arguments(arguments: list[_Argument], spaces: _Spaces) -> None:
             _node_rows(argument, "N:src", spaces)
         elif not any(spaces.sizes[name] == argument.first for name in spaces.nodes()):
             if "N" not in spaces.sizes:
-                _node_rows(argument, "N", spaces, arguments)
+                _node_rows(argument, "N", spaces, _node_axis(argument, arguments, hints.get(argument.index)))
         else:
             match = next(name for name in spaces.nodes() if spaces.sizes[name] == argument.first)
             _node_rows(argument, match, spaces)
@@ -268,20 +268,27 @@ def _pairs(named: list[_Argument]) -> dict[int, str]:
     return sides if len(set(sides.values())) == 2 else {}
 
 
-def _node_rows(argument: _Argument, space: str, spaces: _Spaces, arguments: list[_Argument] | None = None) -> None:
-    """Give `argument` node rows on its first axis; on its second to last for PyG's static graphs `[*, N,
-    F]`.
-    """
-    axis = 0
-    if arguments is not None and argument.tensor.dim() >= 3:
-        needed = _max_index(arguments)
-        shape = argument.tensor.shape
-        if shape[0] < needed <= shape[-2]:
-            axis = argument.tensor.dim() - 2
+def _node_rows(argument: _Argument, space: str, spaces: _Spaces, axis: int = 0) -> None:
+    """Give `argument` the rows of `space` on `axis`, if their number fits."""
     size = int(argument.tensor.shape[axis])
     if spaces.sizes.setdefault(space, size) != size:
         return
     argument.dims = argument.at(axis, space)
+
+
+def _node_axis(argument: _Argument, arguments: list[_Argument], hint: Dims | None) -> int:
+    """The axis that counts nodes: the first; for PyG's static graphs `[*, N, F]` the second to last.
+
+    Where the edges leave both open, an earlier call decides.
+    """
+    shape = argument.tensor.shape
+    if len(shape) < 3:
+        return 0
+    needed, last = _max_index(arguments), len(shape) - 2
+    if shape[0] < needed <= shape[last]:
+        return last
+    fits = hint is not None and len(hint) == len(shape) and needed <= shape[last]
+    return last if fits and hint is not None and argument.at(last, str(hint[last])) == hint else 0
 
 
 def _max_index(arguments: list[_Argument]) -> int:
@@ -296,13 +303,17 @@ def _keep_hints(arguments: list[_Argument], names: list[str], hints: dict[str, D
     """
     for argument, name in zip(arguments, names, strict=True):
         hint = hints.get(name)
-        if argument.dims is not None or hint is None or len(hint) != argument.tensor.dim():
-            continue
-        sizes = argument.tensor.shape
-        if all(
-            spaces.sizes.get(d, -1) == s if isinstance(d, str) else d == s for d, s in zip(hint, sizes, strict=True)
-        ):
-            argument.dims = hint
+        if argument.dims is None and hint is not None and _still_fits(argument, hint, spaces):
+            _assign(argument, hint, spaces)
+
+
+def _still_fits(argument: _Argument, hint: Dims, spaces: _Spaces) -> bool:
+    """True where sizes are as before; an edge space that only this argument has may have any size."""
+    if len(hint) != argument.tensor.dim():
+        return False
+    own = [d for d in hint if isinstance(d, str) and d.startswith("E:") and d not in spaces.sizes]
+    sizes = zip(hint, argument.tensor.shape, strict=True)
+    return all(spaces.sizes.get(d) == s if isinstance(d, str) else d == s for d, s in sizes if d not in own)
 
 
 def _by_size(argument: _Argument, spaces: _Spaces) -> Dims:

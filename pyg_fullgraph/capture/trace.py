@@ -9,6 +9,7 @@ layers gave silently wrong graphs.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,20 +19,30 @@ import sympy
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
+from torch._functorch import config as functorch_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from pyg_fullgraph.capture.clean import clean
-from pyg_fullgraph.capture.failures import explain_failure
-from pyg_fullgraph.capture.functionalize import functionalize
-from pyg_fullgraph.capture.modules import check_ready, lifted_tensors, plain_tensors, preserved
+from pyg_fullgraph.capture.clean import clean, drop_dead
+from pyg_fullgraph.capture.failures import explain_failure, first_of, only_in_a_trace
+from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
+from pyg_fullgraph.capture.guards import Guards
+from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
+from pyg_fullgraph.capture.origins import origins, sizes_from_values
+from pyg_fullgraph.capture.problems import Problem, Problems
+from pyg_fullgraph.capture.scalars import numbers_to_tensors
+from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
 from pyg_fullgraph.capture.shims import adapted, uncache
 from pyg_fullgraph.capture.signature import Leaf, Signature
+from pyg_fullgraph.capture.sparse import SPARSE, sparse_names
+from pyg_fullgraph.capture.standins import STAND_INS
+from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
 from pyg_fullgraph.errors import CaptureError, InputError
 
 _ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
+
+REPLACEMENTS: dict[Any, Replacement] = {**STAND_INS, **SCATTER, **SPARSE}
 
 _MOST_NODES = 2**31 - 1  # bounds that let a forward check `num_nodes * num_nodes` against int64
 _MOST_EDGES = 2**40
@@ -52,6 +63,7 @@ class Traced:
         model_notes: what a user should know.
         constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
             nodes.
+        assumed: (question about sizes, answer) -> the line of a branch that it decided.
     """
 
     graph: fx.Graph
@@ -61,6 +73,26 @@ class Traced:
     outputs: Any
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
+
+    def differs(self, sizes: dict[str, int]) -> str | None:
+        """Where the forward takes another branch for a graph of these sizes than it took in the trace.
+
+        Sizes of at least 2 are taken for granted, so `if edge_index.size(1) == 0` was decided in the trace.
+
+        Args:
+            sizes: real size per space, from `Signature.sizes`.
+
+        Returns:
+            The line of the branch; None where all of them go the way of the trace.
+        """
+        if min(sizes.values(), default=2) >= 2:
+            return None
+        known = {symbol: sizes[space] for space, symbol in self.symbols.items() if symbol.is_Symbol}
+        for (question, answer), where in self.assumed.items():
+            if question.free_symbols <= known.keys() and bool(question.subs(known)) != answer:
+                return where
+        return None
 
     def check(self, sizes: dict[str, int]) -> None:
         """Refuse a graph whose sizes this program cannot take.
@@ -103,45 +135,104 @@ def trace(model: torch.nn.Module, signature: Signature) -> Traced:
 
     Raises:
         InputError: the model is in train mode or has uninitialised lazy parameters.
-        CaptureError: the forward does something that has no exact capture; names the construct, layer and
-            line.
+        CaptureError: the forward does something that has no exact capture; its `problems` are all that were
+            found, each with the construct, the layer and the line.
     """
     check_ready(model)
     with _ONE_TRACE_AT_A_TIME:
-        return _Trace(model, signature).run()
+        problems = hook_problems(model)
+        attempt = _Trace(model, signature)
+        recorded = attempt.record()
+        if recorded is not None:
+            traced = attempt.finish(recorded)
+            if traced is not None and not problems:
+                return traced
+        problems.update(_look_further(model, signature, attempt))
+    raise CaptureError(problems.texts()) from attempt.error
+
+
+def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) -> Problems:
+    """All problems of a forward: those of a trace that goes on with guesses, and the one that ended the first."""
+    second = _Trace(model, signature, guess=True)
+    recorded = second.record()
+    if recorded is not None:
+        second.finish(recorded)
+    elif second.graph is not None:
+        second.look_at(second.graph)
+    for attempt in (failed, second):
+        for problem in attempt.last_problems():
+            second.watch.problems.add_unless_known(problem)
+    return second.watch.problems
 
 
 class _Trace:
-    """One trace: the fake inputs, the record, and what is read back from it."""
+    """One trace: the fake inputs, the record, and what is read back from it.
 
-    def __init__(self, model: torch.nn.Module, signature: Signature) -> None:
+    Args:
+        model, signature: see `trace`.
+        guess: go on where the trace must be refused, to find more problems; there is no result.
+    """
+
+    def __init__(self, model: torch.nn.Module, signature: Signature, guess: bool = False) -> None:
         self.model = model
         self.signature = signature
         self.tracker = Tracker(model)
+        self.watch = Watch(model, self.tracker, REPLACEMENTS, guess)
         self.real = lifted_tensors(model)
         self.attributes = plain_tensors(model)
         self.notes: list[str] = []
         self.output_spec: pytree.TreeSpec | None = None
         self.output_constants: dict[int, Any] = {}
-        self.env = ShapeEnv()
-        self.fake = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
+        self.error: Exception | None = None
+        self.graph: fx.Graph | None = None
+        self.env = Guards(self.watch.asked, self.watch.relies_on)
+        # A compiled extension must fail where it reads a fake tensor's memory: there is none behind the pointer.
+        with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+            self.fake = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
         self.sizes = self._symbolic_sizes()
 
-    def run(self) -> Traced:
+    def record(self) -> fx.GraphModule | None:
+        """Run the forward; None where an exception ended it, which is then `error`."""
         inputs = [self._fake_parameter(tensor) for tensor in self.real.values()]
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
-        with preserved(self.model), adapted(self.model), torch.no_grad():
+        names = (scatter_names(), sparse_names(self.watch), reading(self.watch))
+        with contextlib.ExitStack() as stack:
+            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad()):
+                stack.enter_context(context)
             for name in uncache(self.model):
                 self.notes.append(
                     f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew"
                 )
             try:
-                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
-            except CaptureError:
-                raise
-            except Exception as error:
-                raise explain_failure(error, self.tracker, self.model) from error
-        return self._finish(recorded)
+                return make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+            except Exception as error:  # whatever the forward raises is explained to the user
+                self.error = error
+                return None
+
+    def last_problems(self) -> list[Problem]:
+        """What ended this trace, unless that may only have followed from a guess, or is written down already."""
+        if self.error is None or isinstance(first_of(self.error), CaptureError):
+            return []
+        if self.watch.guessed and not only_in_a_trace(self.error):
+            return []
+        return [explain_failure(self.error, self.tracker, self.model, self.watch.count)]
+
+    def look_at(self, graph: fx.Graph) -> Functionalized:
+        """Make the graph functional, or its beginning, and write down the problems of its operators."""
+        functional = functionalize(graph, frozen=self._frozen(graph))
+        for problem in functional.problems:
+            self.watch.problems.add(problem)
+        return functional
+
+    def _frozen(self, graph: fx.Graph) -> set[fx.Node]:
+        """The placeholders of parameters and buffers, under their readable names."""
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+        names = [*self.real, *(leaf.name for leaf in self.signature.leaves)]
+        for i, (node, name) in enumerate(zip(placeholders, names, strict=True)):
+            rename(node, ("p_" if i < len(self.real) else "") + name)
+            node.meta.setdefault("where", "")
+            node.meta.setdefault("layer", "")
+        return set(placeholders[: len(self.real)])
 
     def _symbolic_sizes(self) -> dict[str, torch.SymInt]:
         """One unbacked size per space, known to be at least 2 so that no size-one special case is taken."""
@@ -166,6 +257,10 @@ class _Trace:
     def _forward(self, *tensors: Tensor) -> list[Any]:
         """What make_fx runs: the model's forward, its return value flattened."""
         self._record_where()
+        with self.watch:
+            return self._run_forward(*tensors)
+
+    def _run_forward(self, *tensors: Tensor) -> list[Any]:
         lifted = dict(zip(self.real, tensors, strict=False))
         for name in self.attributes:
             owner, _, attribute = name.rpartition(".")
@@ -180,10 +275,11 @@ class _Trace:
             elif leaf is None or isinstance(leaf, (bool, int, float, str)):
                 self.output_constants[i] = leaf
             else:
-                raise CaptureError(
-                    f"{type(self.model).__name__}.forward returns a {type(leaf).__name__}, which cannot "
-                    "be captured. "
-                    "Return tensors, or tuples, lists, dicts and named tuples of tensors."
+                self.watch.guess_or_refuse(
+                    None,
+                    f"a {type(leaf).__name__}",
+                    f"is returned by {type(self.model).__name__}.forward and cannot be captured",
+                    "Return tensors, or tuples, lists, dicts and named tuples of tensors.",
                 )
         return recorded
 
@@ -193,37 +289,45 @@ class _Trace:
         assert mode is not None
         tracer: Any = mode.tracer
         create_node: Callable[..., fx.Node] = tracer.create_node
+        self.graph = tracer.graph
 
         def create(*args: Any, **kwargs: Any) -> fx.Node:
             node = create_node(*args, **kwargs)
-            node.meta["where"], node.meta["layer"] = self.tracker.here()
+            node.meta["place"] = place = self.tracker.place()
+            node.meta["where"], node.meta["layer"] = place.where, place.layer
+            node.meta["number"] = self.watch.count
+            self.watch.count += 1
             return node
 
         tracer.create_node = create
 
-    def _finish(self, recorded: fx.GraphModule) -> Traced:
+    def finish(self, recorded: fx.GraphModule) -> Traced | None:
+        """The trace as a functional graph; None where there are problems, which are then written down."""
         graph = recorded.graph
-        names = [*self.real, *(leaf.name for leaf in self.signature.leaves)]
+        functional = self.look_at(graph)
         placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-        for i, (node, name) in enumerate(zip(placeholders, names, strict=True)):
-            prefix = "p_" if i < len(self.real) else ""
-            rename(node, prefix + name)
-            node.meta.setdefault("where", "")
-            node.meta.setdefault("layer", "")
-        parameters = placeholders[: len(self.real)]
+        parameters = set(placeholders[: len(self.real)])
         constants = {node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"}
-        self.notes += functionalize(graph, frozen=set(parameters))
-        clean(graph, self.env, constants)
+        drop_dead(graph)
+        problems = numbers_to_tensors(graph, self.fake)
+        if not self.watch.problems and not problems:
+            clean(graph, self.env, constants, parameters)
+        problems += sizes_from_values(graph, origins(graph, parameters), self._symbols())
+        for problem in problems:
+            self.watch.problems.add(problem)
+        if self.watch.problems:
+            return None
+        self.notes += functional.notes + self.watch.notes
         used = {node.target for node in graph.nodes if node.op == "get_attr"}
+        count = len(self.real)
         return Traced(
             graph=graph,
-            param_names={n.name: name for n, name in zip(parameters, self.real, strict=True)},
-            input_names={
-                n.name: leaf for n, leaf in zip(placeholders[len(self.real) :], self.signature.leaves, strict=True)
-            },
+            param_names={n.name: name for n, name in zip(placeholders[:count], self.real, strict=True)},
+            input_names={n.name: leaf for n, leaf in zip(placeholders[count:], self.signature.leaves, strict=True)},
             symbols=self._symbols(),
             outputs=self._outputs(graph),
-            model_notes=self.notes,
+            model_notes=list(dict.fromkeys(self.notes)),
+            assumed=self.watch.relied,
             constants={name: tensor.detach().clone() for name, tensor in constants.items() if name in used},
         )
 

@@ -4,28 +4,63 @@ stack.
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import torch
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_OWN = os.path.dirname(__file__) + os.sep
-_PYG_PART = os.sep + "torch_geometric" + os.sep
-
-
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_LIBRARIES = tuple(  # code between the user's and ours
+    os.sep + name + os.sep
+    for name in ("torch_geometric", "torch_scatter", "torch_sparse", "torch_cluster", "torch_spline_conv", "pyg_lib")
+)
+_BOUNDARY = os.path.join(os.path.dirname(__file__), "trace.py")
+_TYPED = ("<stdin>", "<string>", "<ipython", "<doctest")  # code that a user typed, in no file
 _GENERATED = re.compile(r"_(propagate|edge_updater)_\w*\.py$")  # torch_geometric's templates, one file per class
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in the code of a forward.
+
+    Args:
+        where: "file.py:line in Class.method", innermost of PyG and the user, `<-` the user's own line.
+        layer: qualified name of the layer; empty for the model itself.
+        code: the text of the innermost line, where its file can be read.
+    """
+
+    where: str
+    layer: str
+    code: str = ""
 
 
 def is_machinery(filename: str) -> bool:
     """True for files of torch, of this package, and for generated code: nobody looks for a line there."""
-    if filename.startswith((_TORCH, _OWN, "<")) or filename.endswith(os.sep + "contextlib.py"):
+    if filename.startswith("<"):
+        return not filename.startswith(_TYPED)
+    if filename.startswith((_TORCH, _OWN)) or filename.endswith(os.sep + "contextlib.py"):
         return True
     return bool(_GENERATED.search(filename))
+
+
+def inside_forward() -> Iterator[FrameType]:
+    """The frames of the traced forward, innermost first, without those of the tracer itself."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _is_boundary(frame):
+        yield frame
+        frame = frame.f_back
+
+
+def _is_boundary(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == _BOUNDARY and frame.f_code.co_name == "_forward"
 
 
 def _describe(code: Any, line: int, owner: Any) -> str:
@@ -44,46 +79,36 @@ class Tracker:
         self._names = {id(module): name for name, module in model.named_modules()}
 
     def here(self) -> tuple[str, str]:
-        """`(where, layer)`: innermost frame of PyG or the user `<-` innermost frame of the user, and the
-        layer's name.
-        """
-        inner, user, generated, layer = "", "", "", None
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
+        """`(where, layer)` of the code that runs now, as in `Place`."""
+        place = self.place()
+        return place.where, place.layer
+
+    def place(self) -> Place:
+        """Where the traced forward is now."""
+        return self._read((frame, frame.f_lineno) for frame in inside_forward())
+
+    def of_error(self, error: BaseException) -> Place:
+        """Where an exception of the traced forward was raised; empty where no frame of it is known."""
+        frames = list(traceback.walk_tb(error.__traceback__))
+        starts = [i for i, (frame, _) in enumerate(frames) if _is_boundary(frame)]
+        inside = frames[starts[-1] + 1 :] if starts else frames
+        return self._read(reversed(inside), otherwise="")
+
+    def _read(self, frames: Any, otherwise: str = "forward") -> Place:
+        inner, user, generated, code, layer = "", "", "", "", None
+        for frame, line in frames:
             filename = frame.f_code.co_filename
             owner = frame.f_locals.get("self") if "self" in frame.f_code.co_varnames[:1] else None
             if layer is None and owner is not None:
                 layer = self._names.get(id(owner))
-            if filename == _BOUNDARY and frame.f_code.co_name == "_forward":
-                break
             if not generated and filename.startswith("<eval_with_key>"):  # torch.fx: to_hetero, a traced model
-                generated = f"line {frame.f_lineno} of the code of {type(owner).__name__}.{frame.f_code.co_name}"
-            if not is_machinery(filename):
-                text = _describe(frame.f_code, frame.f_lineno, owner)
-                inner = inner or text
-                if not user and _PYG_PART not in filename:
-                    user = text
-            frame = frame.f_back
-        inner = inner or generated or "forward"
-        return (f"{inner} <- {user}" if user and user != inner else inner), layer or ""
-
-    def of_error(self, error: BaseException) -> tuple[str, str]:
-        """The same for the frames that `error` passed through."""
-        inner, user, layer = "", "", ""
-        inside = False
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            filename = frame.f_code.co_filename
-            if filename == _BOUNDARY and frame.f_code.co_name == "_forward":
-                inside, inner, user, layer = True, "", "", ""
+                generated = f"line {line} of the code of {type(owner).__name__}.{frame.f_code.co_name}"
+            if is_machinery(filename):
                 continue
-            owner = frame.f_locals.get("self")
-            if inside and owner is not None and id(owner) in self._names:
-                layer = self._names[id(owner)]
-            if inside and not is_machinery(filename):
-                inner = _describe(frame.f_code, line, owner)
-                if _PYG_PART not in filename:
-                    user = inner
-        return (f"{inner} <- {user}" if user and user != inner else inner), layer
-
-
-_BOUNDARY = os.path.join(os.path.dirname(__file__), "trace.py")
+            text = _describe(frame.f_code, line, owner)
+            code = code or (linecache.getline(filename, line).strip() if not inner else "")
+            inner = inner or text
+            if not user and not any(part in filename for part in _LIBRARIES):
+                user = text
+        inner = inner or generated or otherwise
+        return Place(f"{inner} <- {user}" if user and user != inner else inner, layer or "", code)

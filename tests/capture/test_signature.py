@@ -153,6 +153,37 @@ def test_sizes_are_not_baked() -> None:
     assert args[0][1] is None and kwargs["size"] == (N, 3)
 
 
+def test_a_size_that_happens_to_fit_stays_its_own() -> None:
+    """`size=(N, M)` with M == N on this graph must not fix M to N."""
+    model = gnn.SAGEConv((16, 16), 8)
+    first, _ = bind(model, ((X, None), EDGES), {"size": (N, 3)})
+    again, tensors = bind(model, ((X, None), EDGES), {"size": (N, N)}, like=first)
+    assert again.key == first.key and again.call(tensors)[1]["size"] == (N, N)
+    assert bind(model, ((X, None), EDGES), {"size": (N, N)})[0].key != first.key
+
+
+def test_static_graphs_count_nodes_on_the_second_axis() -> None:
+    model = gnn.GCNConv(16, 8)
+    edges = torch.tensor([[0, 4], [4, 3]])
+    first, _ = bind(model, (torch.randn(3, N, 16), edges), {})
+    assert first.leaves[0].dims == (3, "N", 16)
+    without = (torch.randn(3, N, 16), edges[:, :0])  # no edge says which axis it is
+    assert bind(model, without, {}, like=first)[0].key == first.key
+    assert bind(model, without, {})[0].leaves[0].dims == ("N", N, 16)
+    histories = (torch.randn(N, 3, 16), edges)
+    assert bind(model, histories, {})[0].leaves[0].dims == ("N", 3, 16)
+
+
+def test_rows_that_no_edge_list_counts_keep_their_space() -> None:
+    """A weight per hyperedge: a space of its own, also where its size is that of another, or one."""
+    model = gnn.HypergraphConv(16, 8)
+    first, _ = bind(model, (X, EDGES, torch.rand(4)), {})
+    assert first.leaves[2].dims == ("E:hyperedge_weight",)
+    for count in (1, 7, E):
+        assert bind(model, (X, EDGES, torch.rand(count)), {}, like=first)[0].key == first.key
+    assert bind(model, (X, EDGES, torch.rand(1)), {})[0].leaves[2].dims == (1,)
+
+
 def test_what_changes_the_key() -> None:
     model = gnn.GCN(16, 8, 2)
     base = bind(model, (X, EDGES), {})[0].key

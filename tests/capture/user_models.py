@@ -345,6 +345,10 @@ class _HomogeneousGAT(Module):
         return self.conv2(x, edge_index) + self.lin2(x)
 
 
+def homogeneous_sage(out: int) -> Module:
+    return _HomogeneousSAGE(out)
+
+
 def to_hetero_sage(metadata: Any, out: int) -> Module:
     return gnn.to_hetero(_HomogeneousSAGE(out), metadata, aggr="sum")
 
