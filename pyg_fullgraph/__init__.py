@@ -17,6 +17,7 @@ _HOMES = {
     "accelerate": "api",
     "accelerated": "api",
     "restore": "api",
+    "dynamo_options": "dynamo",
     "Engine": "engine",
     "Graph": "graph",
     "FullGraphError": "errors",
@@ -31,11 +32,13 @@ _MODULES = (
     "api",
     "capture",
     "cli",
+    "dynamo",
     "engine",
     "errors",
     "front",
     "graph",
     "ir",
+    "nn",
     "ops",
     "passes",
     "plan",
@@ -57,12 +60,14 @@ __all__ = [
     "accelerate",
     "accelerated",
     "compile",
+    "dynamo_options",
     "inference",
     "restore",
 ]
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
     from pyg_fullgraph.api import accelerate, accelerated, compile, inference, restore
+    from pyg_fullgraph.dynamo import dynamo_options
     from pyg_fullgraph.engine import Engine
     from pyg_fullgraph.errors import (
         CaptureError,

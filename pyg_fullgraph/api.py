@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch_geometric.data.data import BaseData
 
 from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front import accelerate as _accelerate
 from pyg_fullgraph.front.forward import unwrap
 from pyg_fullgraph.front.run import Options, run
+from pyg_fullgraph.nn.function import as_module
 
 
 def inference(
@@ -71,19 +74,29 @@ def inference(
     return run(model, args, kwargs, options, Engine)
 
 
-def compile(model: torch.nn.Module, **options: Any) -> Engine:
-    """Returns an engine that takes the arguments of ``model.forward``; traced at the first call.
+def compile(model: torch.nn.Module | Callable[..., Any], **options: Any) -> Engine:
+    """Returns an engine that takes the arguments of ``model.forward``, or of a function; traced at the first call.
+
+    A function may take `Graph`s, tensors, and lists and dictionaries of them. Its tensors are read at every call, like
+    the parameters of a module. Which of them have one row per node or edge is found by how the function uses them.
 
     Args:
-        model: any PyG model; wrappers are opened. Its parameters are read at every call.
-        options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``.
+        model: any PyG model; wrappers are opened. Or a function written on `Graph`, see docs/programming.md.
+        options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``, ``dims``.
 
     Raises:
-        InputError: if ``model`` is not a module.
+        InputError: if ``model`` is neither a module nor callable, or a function reads tensors that are not among its
+            arguments.
     """
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"compile needs a torch.nn.Module (got {type(model).__name__}).")
-    return Engine(unwrap(model), **options)
+    if isinstance(model, torch.nn.Module):
+        return Engine(unwrap(model), **options)
+    if not callable(model) or isinstance(model, (type, BaseData)):  # a Data can be called
+        raise InputError(f"compile needs a torch.nn.Module or a function (got {_named(model)}).")
+    return Engine(as_module(model), **options)
+
+
+def _named(value: Any) -> str:
+    return f"the class {value.__name__}, not an instance" if isinstance(value, type) else type(value).__name__
 
 
 def accelerate(model: torch.nn.Module, data: Any = None, **options: Any) -> torch.nn.Module:

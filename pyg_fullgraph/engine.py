@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,17 @@ from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resol
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.trace import Traced, trace
-from pyg_fullgraph.errors import CaptureError, InputError
-from pyg_fullgraph.front.verify import Inputs, Verification, verify
-from pyg_fullgraph.graph.validate import check_endpoints
-from pyg_fullgraph.ir import Program
+from pyg_fullgraph.errors import CaptureError, GraphError, InputError
+from pyg_fullgraph.front.ordinary import ordinary_layers
+from pyg_fullgraph.front.senders import senders
+from pyg_fullgraph.front.typed import verify
+from pyg_fullgraph.front.verify import Inputs, Verification
+from pyg_fullgraph.graph.validate import check_endpoints, in_range
+from pyg_fullgraph.ir import Program, Stage, needs_all_rows
+from pyg_fullgraph.ir.fused import FUSED
 from pyg_fullgraph.passes import cut, optimise
 from pyg_fullgraph.plan import predict
-from pyg_fullgraph.report import Report, explain
+from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 
@@ -60,6 +64,8 @@ class Engine:
             "off" never (True and False mean the last two).
         fallback: "error" raises `CaptureError` for a model that cannot be captured; "eager" runs its own forward.
         skip_passes: names of compiler passes to leave out (`pyg_fullgraph.passes.PIPELINE`), for debugging.
+        dims: argument name -> what its axes count, `{"x": ("N", 16)}`, where that is not to be inferred. The names
+            are those that `explain` prints.
 
     Raises:
         ValueError: an option has no such value.
@@ -74,6 +80,7 @@ class Engine:
         verify: bool | str = "auto",
         fallback: str = "error",
         skip_passes: Collection[str] = (),
+        dims: Mapping[str, tuple[int | str, ...]] | None = None,
     ) -> None:
         if verify not in _VERIFY:
             raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
@@ -86,7 +93,9 @@ class Engine:
         self.threads, self.home, self.fallback = threads, home, fallback
         self.verify = _VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
+        self.dims = dict(dims or {})
         self._captured: dict[tuple[Any, ...], _Captured] = {}
+        self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
         self.notes: list[str] = []
         self.verification: Verification | None = None
@@ -94,6 +103,8 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
 
+    @ordinary_layers()
+    @torch.inference_mode(False)  # it belongs to the caller's thread, and blocks run in others
     @torch.no_grad()
     def __call__(
         self,
@@ -124,16 +135,21 @@ class Engine:
             FullGraphMismatch: verification failed.
         """
         check_ready(self.model)
-        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+        signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
             return self.model(*args, **kwargs)  # nothing to compute, and layers branch on it
+        if not signature.decided:  # one node or one edge: nothing to gain, and sizes tell nothing
+            rows = next((size for name, size in signature.sizes(tensors).items() if name.startswith("N")), 0)
+            numbers = None if nodes is None else _node_numbers(nodes, rows)
+            return _rows_of(self.model(*args, **kwargs), numbers, rows)
         try:
             captured = self._capture(signature)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
             self.notes.append(f"ran the model's own forward: {error}")
-            return _rows_of(self.model(*args, **kwargs), nodes, None)
+            numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
+            return _rows_of(self.model(*args, **kwargs), numbers, None)
         result = self._run(captured, tensors, nodes, progress)
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
@@ -152,7 +168,7 @@ class Engine:
             return self._run(captured, changed, None, False)
 
         hops = gathering_steps(captured.compiled)
-        whole = any(step.whole for step in captured.compiled.schedule.steps)
+        whole = needs_all_rows(captured.program, captured.compiled.schedule)
         self.verification = verify(
             inputs,
             result,
@@ -162,6 +178,7 @@ class Engine:
             global_reduction=whole,
             nodes=nodes,
             name=type(self.model).__name__,
+            senders=senders(captured.program),
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
@@ -170,7 +187,9 @@ class Engine:
         Args:
             args, kwargs: as for the model's forward.
         """
-        signature, tensors = bind(self.model, args, kwargs, like=self._last)
+        signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
+        if not signature.decided:
+            raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
         captured = self._capture(signature)
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
@@ -182,6 +201,8 @@ class Engine:
             [compiled.code[key].kernels for key in keys],
             [compiled.code[key].text for key in keys],
             structure.nbytes(),
+            optimise(raise_program(captured.traced), self.skip_passes, record=True),
+            whole_notes(captured.program, compiled.schedule, compiled.joined),
         )
 
     @property
@@ -192,7 +213,7 @@ class Engine:
     @property
     def has_global_reduction(self) -> bool:
         """True where a traced call needs a value from all rows (a graph-wide norm, say)."""
-        return any(step.whole for item in self._captured.values() for step in item.compiled.schedule.steps)
+        return any(needs_all_rows(item.program, item.compiled.schedule) for item in self._captured.values())
 
     # -- one call ---------------------------------------------------------------------------------------------
 
@@ -200,12 +221,20 @@ class Engine:
         return self.threads or torch.get_num_threads()
 
     def _capture(self, signature: Signature) -> _Captured:
-        key = (signature.key, module_fingerprint(self.model))
+        key = (signature.key, module_fingerprint(self.model), _autocast())
+        if key in self._refused:
+            raise CaptureError(self._refused[key])
         if key not in self._captured:
-            traced = trace(self.model, signature)
+            try:
+                traced = trace(self.model, signature)
+            except CaptureError as error:
+                self._refused[key] = error.problems
+                raise
+            traced.param_names |= _weights(traced)
             program = raise_program(traced)
             optimise(program, self.skip_passes)
             compiled = Compiled(program, cut(program))
+            self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
             self._captured[key] = _Captured(signature, traced, program, compiled, OrderedDict())
         self._last = signature
         return self._captured[key]
@@ -214,15 +243,19 @@ class Engine:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
         leaves = captured.signature.leaves
         integers = [t for leaf, t in zip(leaves, tensors, strict=True) if leaf.value_class == "int"]
+        numbers = tuple(int(t) for t in integers if t.dim() == 0)  # sizes among the arguments, made at every call
+        integers = [t for t in integers if t.dim()]
         shapes = tuple(tuple(t.shape) for t in tensors)
-        key = (*((id(t), t._version) for t in integers), shapes)
-        hit = captured.structures.get(key)
+        tracked = not any(t.is_inference() for t in integers)  # made in inference mode: a change leaves no trace
+        key = (*((id(t), t._version if tracked else 0) for t in integers), numbers, shapes)
+        hit = captured.structures.get(key) if tracked else None
         if hit is not None and all(ref() is t for ref, t in zip(hit[0], integers, strict=True)):
             captured.structures.move_to_end(key)
             return hit[1]
         captured.traced.check(captured.signature.sizes(tensors))
         _check_indices(captured.signature, tensors)
         structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
+        _check_gathers(captured.program, structure)
         captured.compiled.prepare(structure)
         captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
         while len(captured.structures) > _KEPT_GRAPHS:
@@ -248,17 +281,32 @@ class Engine:
                 captured.compiled,
                 structure,
                 inputs,
-                lambda name: resolve(self.model, name).detach(),
+                lambda name: (inputs[name[1:]] if name.startswith("@") else resolve(self.model, name)).detach(),
                 home,
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
                 limits,
             )
-            result = run.run()
+            result = _not_cached(run.run(), structure, tensors)
         finally:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
         return _rows_of(result, nodes if position is None else position, rows)
+
+
+def _weights(traced: Traced) -> dict[str, str]:
+    """Arguments without rows, read at each call like parameters: placeholder -> "@" and the argument's name."""
+    return {
+        placeholder: f"@{leaf.name}"
+        for placeholder, leaf in traced.input_names.items()
+        if leaf.value_class == "float" and not any(isinstance(dim, str) for dim in leaf.dims)
+    }
+
+
+def _autocast() -> tuple[Any, ...]:
+    """Under autocast a forward casts other values, and so does its trace."""
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)
 
 
 def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
@@ -324,6 +372,46 @@ def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
         num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
         if num_src is not None and num_dst is not None:
             check_endpoints(tensor[0], tensor[1], num_src, num_dst, name=leaf.name)
+
+
+def _check_gathers(program: Program, structure: Structure) -> None:
+    """The kernels believe their indices, so every index must be in range, also those that no edge list holds."""
+    seen: set[tuple[str, Any]] = set()
+    for value in program:
+        if value.op != "gather" and value.op not in FUSED:
+            continue
+        table, index = value.args[:2]
+        if index is None or program[index.name].stage is not Stage.STRUCT:
+            continue
+        space = program[table.name].space
+        if space is None or (index.name, space) in seen or not _is_structure(program, structure, space):
+            continue
+        seen.add((index.name, space))
+        rows, numbers = int(structure.size_of(space)), structure.value(index.name)
+        if not in_range(numbers, rows):
+            edge = int(((numbers < 0) | (numbers >= rows)).nonzero()[0])
+            raise GraphError(
+                f"Index {int(numbers[edge])} (entry {edge}) is read at {value.where or value.name}, but there are "
+                f"{rows:,} rows, numbered from 0."
+            )
+
+
+def _is_structure(program: Program, structure: Structure, space: Any) -> bool:
+    """Whether a size is known before the values of the data are."""
+    unknown = [symbol for symbol in space.free_symbols if symbol not in structure.sizes]
+    return all(program[program.definers[symbol]].stage is Stage.STRUCT for symbol in unknown)
+
+
+def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
+    """The result with copies of what is kept with the graph: callers may write into it."""
+    kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
+    kept -= {t.untyped_storage().data_ptr() for t in inputs}
+
+    def own(leaf: Any) -> Any:
+        shared = isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in kept
+        return leaf.clone() if shared else leaf
+
+    return torch.utils._pytree.tree_map(own, result)
 
 
 def _endpoints(space: str, sizes: dict[str, int]) -> tuple[int | None, int | None]:

@@ -233,3 +233,85 @@ def test_explain_has_the_program_and_html(model) -> None:
     assert report.bytes_moved > 0
     assert report.peak_bytes > 0
     assert "<table>" in report._repr_html_()
+
+
+class Aggregates(torch.nn.Module):
+    """Messages by hand; returns the edges with self-loops as well."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
+        loops = torch.arange(x.size(0)).repeat(2, 1)
+        both = torch.cat([edge_index, loops], dim=1)
+        rows = x.size(0) if dim_size is None else dim_size
+        return torch.zeros(rows, x.size(1)).index_add(0, both[1], x[both[0]]), both
+
+
+def test_what_a_call_returns_is_the_callers() -> None:
+    x, edges = graph()
+    engine = Engine(Aggregates().eval(), verify="off")
+    for _ in range(2):
+        out, both = engine(x, edges)
+        expected, kept = Aggregates()(x, edges)
+        close(out, expected)
+        assert torch.equal(both, kept)
+        both.zero_()
+        out.zero_()
+
+
+def test_inference_mode(model) -> None:
+    engine = Engine(model)
+    with torch.inference_mode():
+        x, edges = graph()  # tensors of inference mode, whose changes leave no trace
+        close(engine(x, edges), model(x, edges))
+        edges[0, :700] = 3
+        close(engine(x, edges), model(x, edges))
+
+
+def test_autocast_is_another_program(model) -> None:
+    x, edges = graph()
+    engine = Engine(model, verify="off")
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            close(engine(x, edges), model(x, edges))
+        close(engine(x, edges), model(x, edges))
+
+
+def test_a_refusal_is_remembered(monkeypatch) -> None:
+    class Decides(torch.nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return x if x.sum() > 1e9 else -x
+
+    traces = []
+    original = engine_module.trace
+    monkeypatch.setattr(engine_module, "trace", lambda *args: traces.append(1) or original(*args))
+    x, edges = graph()
+    engine, mask = Engine(Decides().eval(), fallback="eager"), torch.arange(300) % 2 == 0
+    for _ in range(3):
+        close(engine(x, edges, nodes=mask), -x[mask])
+    assert len(traces) == 1
+    engine.fallback = "error"
+    with pytest.raises(CaptureError, match=r"test_engine.py"):
+        engine(x, edges)
+
+
+def test_a_size_argument_does_not_sort_again(monkeypatch) -> None:
+    structures = []
+    original = engine_module.Structure
+    monkeypatch.setattr(engine_module, "Structure", lambda *args: structures.append(1) or original(*args))
+    x, edges = graph()
+    engine = Engine(Aggregates().eval(), verify="off")
+    for rows in (345, 345, 400):
+        close(engine(x, edges, dim_size=rows)[0], Aggregates()(x, edges, dim_size=rows)[0])
+    assert len(structures) == 2
+
+
+def test_an_index_that_is_no_edge_list_is_checked() -> None:
+    class Picks(torch.nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor, edge_source: Tensor) -> Tensor:
+            return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_source])
+
+    x, edges = graph()
+    source = edges[0].clone()
+    close(Engine(Picks().eval(), verify="off")(x, edges, source), Picks()(x, edges, source))
+    source[11] = 10**9
+    with pytest.raises((GraphError, IndexError), match="1000000000"):
+        Engine(Picks().eval(), verify="off")(x, edges, source)

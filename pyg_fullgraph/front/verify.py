@@ -13,7 +13,7 @@ forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,6 +143,7 @@ def verify(
     seeds: int = SEEDS,
     budget: int = BUDGET,
     seed: int = 0,
+    senders: Collection[int] | None = None,
 ) -> Verification:
     """Compares rows of a result with the model's own forward.
 
@@ -151,7 +152,7 @@ def verify(
         output: what the engine returned for it; every tensor in it with one row per node is compared.
         forward: the model's forward, run on a restriction of the call. Of a module with a method ``oracle``
             (a rewritten model), that is run; a module's caches (``cached=True``) are neither used nor filled,
-            and the ``flow`` of its layers says which way messages go.
+            and where ``senders`` is None the ``flow`` of its layers says which way messages go.
         engine: the same arguments, run by the engine; used for the induced subgraph.
         hops: over how many edges a row of the output can see; ``None`` means as far as there are edges.
         global_reduction: whether some value is reduced over all nodes, so that no neighbourhood is enough.
@@ -160,6 +161,7 @@ def verify(
         seeds: how many nodes to recompute.
         budget: the largest number of edges to run the model's forward on.
         seed: of the random choice of nodes.
+        senders: rows of the edge list that messages come from, where they are known.
 
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
@@ -170,8 +172,8 @@ def verify(
     rows = num_nodes if nodes is None else nodes.numel()
     if rows == 0:
         return Verification("none", reason="no rows")
-    flows = _flows(forward)
-    if flows == {"target_to_source"}:
+    senders = _flows(forward) if senders is None else set(senders)
+    if senders == {1}:
         inputs = replace(inputs, upstream=1)
     forward = _untouched(forward)
     edge_index = inputs.tensors[graphs[0]]
@@ -179,7 +181,7 @@ def verify(
     chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
     reason = "a value is reduced over all nodes" if global_reduction else ""
-    if len(flows) > 1:
+    if len(senders) > 1:
         reason = "layers send messages in both directions of an edge"
     if not reason:
         reached = in_neighborhood(edge_index, targets, hops, num_nodes, budget, inputs.upstream)
@@ -206,12 +208,12 @@ def pristine(model: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-def _flows(forward: Forward) -> set[str]:
-    """The directions in which the layers of a module send messages."""
+def _flows(forward: Forward) -> set[int]:
+    """The rows of the edge list from which the layers of a module send messages."""
     if not isinstance(forward, torch.nn.Module):
         return set()
     flows = {str(getattr(module, "flow", "")) for module in forward.modules()}
-    return flows & {"source_to_target", "target_to_source"}
+    return {row for row, flow in enumerate(("source_to_target", "target_to_source")) if flow in flows}
 
 
 def _untouched(forward: Forward) -> Forward:

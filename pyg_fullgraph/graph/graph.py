@@ -1,299 +1,395 @@
-"""`Graph`: the in-edges of one edge space in CSR order by destination."""
+"""`Graph`: edges, and the vocabulary on them, to write a graph neural network in.
+
+::
+
+    src, dst                          node -> edge
+    sum, mean, max, min, mul, ...     edge -> node
+    softmax                           edge -> edge
+    everything else                   ordinary torch on rows
+
+One class serves three situations, told apart at every call: run eagerly by the kernels; run eagerly where a gradient
+is wanted, in plain torch that torch differentiates; and recorded by a trace, as the words that the compiler knows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.errors import GraphError
-from pyg_fullgraph.graph.validate import check_endpoints, check_nodes
+from pyg_fullgraph.graph.convert import to_edges
+from pyg_fullgraph.graph.csr import CSR
+from pyg_fullgraph.graph.validate import check_endpoints
 
-#: Edges that one step of a traversal holds in temporary memory (about 12 bytes each).
-EDGES_PER_STEP = 1 << 22
-
-
-class Neighborhood(NamedTuple):
-    """The nodes that a k-hop computation reads, nearest first.
-
-    Attributes:
-        nodes: ``[M]`` int64, distinct, ordered by hop distance and then by number.
-        counts: ``counts[h]`` is how many of them lie within ``h`` hops; the nodes whose values a layer must
-            produce when ``h`` layers follow it are ``nodes[:counts[h]]``.
-        position: one entry per asked node, its row in ``nodes[:counts[0]]``.
-    """
-
-    nodes: Tensor
-    counts: tuple[int, ...]
-    position: Tensor
+#: The reductions from edges to nodes, and what each gives a node without edges.
+REDUCTIONS = {"sum": 0, "mean": 0, "max": 0, "min": 0, "mul": 1, "var": 0, "std": 0}
+_SCATTER = {"sum": "sum", "mean": "sum", "max": "amax", "min": "amin", "mul": "prod"}
+_LEAST_VARIANCE = 1e-5  # of torch_geometric's StdAggregation
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
-    r"""The in-edges of every destination node, in CSR order.
+    """The edges of a graph, from source nodes to destination nodes.
 
-    The in-edges of destination :math:`i` are the positions ``rowptr[i] - rowptr[0]`` to
-    ``rowptr[i + 1] - rowptr[0]`` of ``src`` and ``perm``; among themselves they keep the order in which they
-    were given, so that sums are reproducible. ``rowptr[0]`` is 0 except in a view made by :meth:`rows`.
+    Values of nodes are tensors ``[N, ...]``, values of edges ``[E, ...]``, always in the order in which the edges
+    were given: ``data.edge_attr`` can be used as it is. Nothing is sorted or copied before it is needed.
 
     Args:
-        rowptr: ``[N_dst + 1]`` int64, where the edges of each destination begin.
-        src: ``[E]`` int32 or int64, the source of every edge, in CSR order.
-        perm: ``[E]`` int32 or int64, the number that the edge had in the original edge list.
-        num_src: the number of source nodes.
-        num_dst: the number of destination nodes.
+        edges: ``edge_index`` ``[2, E]`` (row 0 sources, row 1 destinations), or anything else that PyG users pass
+            as a graph: a ``Data``, an edge type's store of a ``HeteroData``, an ``EdgeIndex``, a ``SparseTensor``, a
+            ``torch.sparse`` or SciPy matrix (whose edges are in the order of its entries). Kept by reference.
+        size: the number of nodes; ``(num_src, num_dst)`` where sources and destinations are different nodes.
+            ``None`` takes what ``edges`` tells.
+        validate: check every edge first (one pass).
+        name: what the user calls these edges; used in error messages.
+
+    Raises:
+        GraphError: if the edges are malformed (it names the first bad one), or nothing tells how many nodes there
+            are.
     """
 
-    rowptr: Tensor
-    src: Tensor
-    perm: Tensor
-    num_src: int
-    num_dst: int
+    def __init__(
+        self, edges: Any, size: int | tuple[int, int] | None = None, *, validate: bool = True, name: str = "edge_index"
+    ) -> None:
+        edge_index, _, found = to_edges(edges, name=name)
+        size = _known(size, found, edges, name)
+        num_src, num_dst = size if isinstance(size, tuple) else (size, size)
+        self._assign(edge_index, num_src, num_dst, isinstance(size, tuple))
+        if validate and not _is_recording(edge_index):
+            check_endpoints(edge_index[0], edge_index[1], num_src, num_dst, name=name)
+
+    def _assign(self, edge_index: Tensor, num_src: Any, num_dst: Any, bipartite: bool) -> None:
+        self.edge_index = edge_index
+        self.num_src, self.num_dst = num_src, num_dst
+        self.bipartite = bipartite
+        self._version = _version(edge_index)  # in which the edges are known to be valid
+        self._csr: CSR | None = None
 
     @classmethod
     def from_edges(
-        cls,
-        src: Tensor,
-        dst: Tensor,
-        num_src: int,
-        num_dst: int | None = None,
-        *,
-        validate: bool = True,
-        name: str = "edge_index",
+        cls, src: Tensor, dst: Tensor, num_src: int, num_dst: int | None = None, *, validate: bool = True
     ) -> Graph:
-        """Builds the graph from a list of edges with a stable counting sort by destination.
+        """Builds the graph from two vectors.
 
         Args:
             src: ``[E]`` int64 or int32, the source of every edge.
-            dst: ``[E]`` int64 or int32, the destination of every edge.
+            dst: ``[E]`` of the same type, the destination of every edge.
             num_src: the number of source nodes.
-            num_dst: the number of destination nodes; ``None`` means ``num_src``.
-            validate: check dtype, shape and range first (one pass); switch off only for indices that were
-                computed, not received.
-            name: what the user calls these edges; used in error messages.
+            num_dst: the number of destination nodes; ``None`` where they are the source nodes.
+            validate: check every edge first (one pass).
 
         Raises:
             GraphError: if the edges are malformed; it names the first bad edge.
         """
-        num_dst = num_src if num_dst is None else num_dst
-        if validate:
-            check_endpoints(src, dst, num_src, num_dst, name=name)
-        rowptr, perm = _sort(dst, num_dst)
-        return cls(rowptr, _narrow(src, num_src).index_select(0, perm), perm, num_src, num_dst)
+        if src.shape != dst.shape or src.dim() != 1:
+            shapes = f"{list(src.shape)} and {list(dst.shape)}"
+            raise GraphError(f"Sources and destinations must be two vectors of one length (got {shapes}).")
+        size = num_src if num_dst is None else (num_src, num_dst)
+        return cls(torch.stack([src, dst]), size, validate=validate)
+
+    @classmethod
+    def from_hetero(cls, data: Any) -> dict[tuple[str, str, str], Graph]:
+        """Builds one graph per edge type of a ``HeteroData``.
+
+        Args:
+            data: with ``edge_index`` or ``adj_t`` in every edge type, and nodes whose number is known.
+
+        Returns:
+            Edge type ``(source, relation, destination)`` -> its graph.
+
+        Raises:
+            GraphError: if the number of nodes of a type is unknown, or edges are malformed.
+        """
+        graphs = {}
+        for kind in data.edge_types:
+            counts = [_count(data[end], end) for end in (kind[0], kind[-1])]
+            size = counts[0] if kind[0] == kind[-1] else (counts[0], counts[1])
+            graphs[kind] = cls(data[kind], size, name=f"data[{', '.join(map(repr, kind))}].edge_index")
+        return graphs
+
+    @classmethod
+    def rebuilt(cls, edge_index: Tensor, num_src: Any, num_dst: Any, bipartite: bool) -> Graph:
+        """A graph around tensors and sizes known to fit, symbolic ones while a program is traced."""
+        graph = cls.__new__(cls)
+        graph._assign(edge_index, num_src, num_dst, bipartite)
+        return graph
+
+    # -- what it is -------------------------------------------------------------------------------------------
 
     @property
     def num_edges(self) -> int:
         """The number of edges E."""
-        return self.src.numel()
+        return self.edge_index.size(1)
+
+    @property
+    def num_nodes(self) -> int:
+        """The number of nodes N.
+
+        Raises:
+            GraphError: if sources and destinations are different nodes.
+        """
+        if self.bipartite:
+            raise GraphError(
+                f"This graph leads from {self.num_src} source nodes to {self.num_dst} other nodes: "
+                "use num_src or num_dst."
+            )
+        return self.num_dst
 
     @property
     def device(self) -> torch.device:
         """Where the edges lie."""
-        return self.src.device
+        return self.edge_index.device
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the three arrays."""
-        return sum(t.numel() * t.element_size() for t in (self.rowptr, self.src, self.perm))
+    def csr(self) -> CSR:
+        """The edges sorted by destination; sorted at the first use, and again after a change in place."""
+        src, dst = self._checked()
+        if self._csr is None:
+            self._csr = CSR.from_edges(src, dst, self.num_src, self.num_dst, validate=False)
+        return self._csr
 
-    def degree(self) -> Tensor:
-        """Returns the number of in-edges of every destination, ``[N_dst]`` int64."""
-        return self.rowptr.diff()
+    def _checked(self) -> Tensor:
+        """The edges, which kernels believe: checked again after a change in place."""
+        version = _version(self.edge_index)
+        if version != self._version:
+            check_endpoints(self.edge_index[0], self.edge_index[1], self.num_src, self.num_dst)
+            self._version, self._csr = version, None
+        return self.edge_index
 
-    def dst(self) -> Tensor:
-        """Returns the destination of every edge in CSR order, ``[E]`` with the dtype of ``src``."""
-        index = torch.arange(self.num_dst, dtype=self.src.dtype, device=self.device)
-        return index.repeat_interleave(self.degree(), output_size=self.num_edges)
-
-    def edge_index(self) -> Tensor:
-        """Returns the edges in CSR order as ``[2, E]`` int64, row 0 source, row 1 destination."""
-        return torch.stack([self.src.long(), self.dst().long()])
-
-    def edge_values(self, value: Tensor) -> Tensor:
-        """Returns edge values given in the original edge order in CSR order: ``value[perm]``.
-
-        Args:
-            value: ``[E_original, ...]``.
-
-        Raises:
-            GraphError: if it has fewer rows than the original edge list.
-        """
-        if self.num_edges > 0 and value.size(0) < self.num_edges:
-            raise GraphError(
-                f"Edge values have {value.size(0):,} rows, but the graph has {self.num_edges:,} edges. "
-                f"Pass one row per edge, in the order of the edge list."
-            )
-        return value.index_select(0, self.perm)
-
-    def original_order(self, value: Tensor) -> Tensor:
-        """Returns edge values given in CSR order in the original edge order; undoes :meth:`edge_values`.
-
-        Args:
-            value: ``[E, ...]``, for a graph that holds every original edge (not a part of one).
-        """
-        out = torch.empty_like(value)
-        out[self.perm.long()] = value
-        return out
-
-    def rows(self, start: int, stop: int) -> Graph:
-        """Returns the destinations ``start .. stop - 1`` and their in-edges as a view; nothing is copied.
-
-        Args:
-            start: the first destination row.
-            stop: one past the last destination row.
-
-        Raises:
-            GraphError: if the rows do not exist.
-        """
-        if not 0 <= start <= stop <= self.num_dst:
-            raise GraphError(f"Rows {start} to {stop} do not exist: the graph has {self.num_dst:,} destinations.")
-        base = int(self.rowptr[0])
-        first, last = int(self.rowptr[start]) - base, int(self.rowptr[stop]) - base
-        return Graph(
-            self.rowptr[start : stop + 1],
-            self.src[first:last],
-            self.perm[first:last],
-            self.num_src,
-            stop - start,
-        )
+    def to(self, device: torch.device | str | int) -> Graph:
+        """Returns this graph on a device; itself if it is there."""
+        moved = self.edge_index.to(device)
+        if moved is self.edge_index:
+            return self
+        return Graph.rebuilt(moved, self.num_src, self.num_dst, self.bipartite)
 
     def reverse(self) -> Graph:
-        """Returns the out-edges: the same edges with source and destination exchanged.
-
-        ``perm`` still leads to the original edge list. The edges of a row are ordered by destination.
-        """
-        rowptr, order = _sort(self.src, self.num_src)
-        dst = _narrow(self.dst(), self.num_dst)
-        return Graph(rowptr, dst.index_select(0, order), self.perm.index_select(0, order), self.num_dst, self.num_src)
-
-    def subgraph_rows(self, nodes: Tensor, sources: Tensor | None = None) -> Graph:
-        """Returns the graph whose destination ``i`` is ``nodes[i]``; its in-edges keep their order.
-
-        Args:
-            nodes: ``[M]``, destinations to keep, in the order wanted.
-            sources: ``None`` keeps the numbers of the sources. ``[S]`` distinct source nodes renumbers them:
-                ``sources[k]`` becomes source ``k``. Together with :meth:`k_hop` this gives the graph that the
-                ``nodes=`` restriction runs on.
-
-        Raises:
-            GraphError: if a node is out of range, or a source of a kept edge is not among ``sources``.
-        """
-        check_nodes(nodes, self.num_dst)
-        rowptr, position = self._positions(nodes)
-        src, num_src = self.src.index_select(0, position), self.num_src
-        if sources is not None:
-            src, num_src = self._renumber(src, sources), sources.numel()
-        return Graph(rowptr, src, self.perm.index_select(0, position), num_src, nodes.numel())
-
-    def k_hop(self, nodes: Tensor, hops: int) -> Neighborhood:
-        """Returns the nodes from which ``nodes`` can be reached over at most ``hops`` edges, nearest first.
-
-        The in-edges of one frontier at a time are read, in steps of bounded memory.
-
-        Args:
-            nodes: ``[M]`` node numbers (duplicates allowed) or a bool mask ``[N]``.
-            hops: how many edges to follow backwards; the number of message passing layers.
-
-        Raises:
-            GraphError: if a node is out of range, ``hops`` is negative, or sources and destinations are
-                different node types.
-        """
-        if self.num_src != self.num_dst:
-            raise GraphError(
-                f"k_hop needs one node type, but this graph leads from {self.num_src:,} source to "
-                f"{self.num_dst:,} destination nodes."
-            )
-        if hops < 0:
-            raise GraphError(f"The number of hops must be at least 0 (got {hops}).")
-        seeds = self._node_numbers(nodes)
-        frontier, position = torch.unique(seeds, return_inverse=True)
-        seen = torch.zeros(self.num_src, dtype=torch.bool, device=self.device)
-        seen[frontier] = True
-        found, counts = [frontier], [frontier.numel()]
-        for _ in range(hops):
-            frontier = self._unseen_sources(frontier, seen)
-            found.append(frontier)
-            counts.append(counts[-1] + frontier.numel())
-        return Neighborhood(torch.cat(found), tuple(counts), position)
-
-    def _node_numbers(self, nodes: Tensor) -> Tensor:
-        """``nodes`` as checked int64 numbers ``[M]``; a mask becomes the numbers of its true entries."""
-        if nodes.dtype == torch.bool:
-            if nodes.shape != (self.num_dst,):
-                raise GraphError(f"A node mask must have shape [{self.num_dst}] (got {list(nodes.shape)}).")
-            nodes = nodes.nonzero().view(-1)
-        check_nodes(nodes, self.num_dst)
-        return nodes.to(self.device, torch.int64)
-
-    def _unseen_sources(self, frontier: Tensor, seen: Tensor) -> Tensor:
-        """The sources of the frontier's in-edges that are not in ``seen``, ascending; marks them there."""
-        fresh = []
-        for part in self._steps(frontier):
-            source = self.src.index_select(0, self._positions(part)[1])
-            source = torch.unique(source[~seen[source]]).long()
-            seen[source] = True
-            fresh.append(source)
-        return torch.cat(fresh).sort().values if len(fresh) != 1 else fresh[0]
-
-    def _steps(self, nodes: Tensor) -> Iterator[Tensor]:
-        """Cuts ``nodes`` into runs of about ``EDGES_PER_STEP`` in-edges (one hub may have more)."""
-        ends = (self.rowptr[nodes + 1] - self.rowptr[nodes]).cumsum(0)  # [M]
-        start = 0
-        while True:
-            before = int(ends[start - 1]) if start > 0 else 0
-            stop = int(torch.searchsorted(ends, before + EDGES_PER_STEP, right=True))
-            stop = min(max(stop, start + 1), nodes.numel())
-            yield nodes[start:stop]
-            if stop >= nodes.numel():
-                return
-            start = stop
-
-    def _positions(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The CSR positions of the in-edges of ``nodes``, row after row, and the ``rowptr`` of those rows."""
-        nodes = nodes.to(self.device, torch.int64)
-        first = self.rowptr[nodes] - self.rowptr[0]  # [M]
-        degree = self.rowptr[nodes + 1] - self.rowptr[nodes]  # [M]
-        rowptr = torch.zeros(nodes.numel() + 1, dtype=torch.int64, device=self.device)
-        torch.cumsum(degree, 0, out=rowptr[1:])
-        total = int(rowptr[-1])
-        shift = (first - rowptr[:-1]).repeat_interleave(degree, output_size=total)  # [edges]
-        return rowptr, shift.add_(torch.arange(total, device=self.device))
-
-    def _renumber(self, src: Tensor, sources: Tensor) -> Tensor:
-        """Replaces every source by its place in ``sources``."""
-        check_nodes(sources, self.num_src, name="sources")
-        place = torch.full((self.num_src,), -1, dtype=src.dtype, device=self.device)
-        place[sources.long()] = torch.arange(sources.numel(), dtype=src.dtype, device=self.device)
-        out = place.index_select(0, src)
-        missing = (out < 0).nonzero()
-        if missing.numel() > 0:
-            raise GraphError(
-                f"Source {int(src[missing[0, 0]])} of a kept edge is not among the {sources.numel():,} "
-                "'sources'. "
-                f"Pass every source of the kept destinations, for example k_hop(nodes, 1).nodes."
-            )
-        return out
+        """Returns the graph with every edge turned round; the edges keep their order."""
+        return Graph.rebuilt(self.edge_index.flip(0), self.num_dst, self.num_src, self.bipartite)
 
     def __repr__(self) -> str:
-        nodes = f"{self.num_dst:,} nodes"
-        if self.num_src != self.num_dst:
-            nodes = f"{self.num_src:,} -> {self.num_dst:,} nodes"
-        mean = self.num_edges / max(self.num_dst, 1)
-        return (
-            f"Graph({nodes}, {self.num_edges:,} edges, mean degree {mean:.1f}, "
-            f"{self.nbytes / 2**20:.1f} MiB on {self.device})"
-        )
+        nodes = f"{self.num_src:,} -> {self.num_dst:,} nodes" if self.bipartite else f"{self.num_dst:,} nodes"
+        return f"Graph({nodes}, {self.num_edges:,} edges)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_csr": None}
+
+    # -- node -> edge -----------------------------------------------------------------------------------------
+
+    def src(self, x: Tensor) -> Tensor:
+        r"""Gives every edge the row of its source, :math:`\mathrm{out}_e = \mathbf{x}_{j(e)}`.
+
+        Args:
+            x: ``[num_src, ...]``, any type.
+
+        Returns:
+            ``[E, ...]``.
+
+        Raises:
+            GraphError: if ``x`` has not one row per source node.
+        """
+        _check_rows("src", x, self.num_src, "source node" if self.bipartite else "node")
+        return self._endpoint(x, 0)
+
+    def dst(self, x: Tensor) -> Tensor:
+        r"""Gives every edge the row of its destination, :math:`\mathrm{out}_e = \mathbf{x}_{i(e)}`.
+
+        Args:
+            x: ``[num_dst, ...]``, any type.
+
+        Returns:
+            ``[E, ...]``.
+
+        Raises:
+            GraphError: if ``x`` has not one row per destination node.
+        """
+        _check_rows("dst", x, self.num_dst, "destination node" if self.bipartite else "node")
+        return self._endpoint(x, 1)
+
+    def _endpoint(self, x: Tensor, row: int) -> Tensor:
+        if _is_recording(x) or self.edge_index.is_inference():
+            return x.index_select(0, self.edge_index[row])
+        return ops.gather(x, self._checked()[row])
+
+    # -- edge -> node -----------------------------------------------------------------------------------------
+
+    def reduce(self, e: Tensor, reduce: str) -> Tensor:
+        """Combines the values of the in-edges of every destination.
+
+        Args:
+            e: ``[E, ...]``.
+            reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"mul"``, ``"var"`` or ``"std"``.
+
+        Returns:
+            ``[num_dst, ...]`` of the same type. A node without in-edges gets 0, from ``"mul"`` 1, as in PyG.
+
+        Raises:
+            GraphError: if there is no such reduction, or ``e`` has not one row per edge.
+        """
+        if reduce not in REDUCTIONS:
+            raise GraphError(f"There is no reduction {reduce!r}; there are {', '.join(REDUCTIONS)}.")
+        if reduce in ("var", "std"):
+            return self.var(e) if reduce == "var" else self.std(e)
+        _check_rows(reduce, e, self.num_edges, "edge")
+        if _wants_grad(e):
+            return _scattered(e, self.edge_index[1], self.num_dst, reduce)
+        if _is_recording(e):
+            recorded: Tensor = torch.ops.pyg_fullgraph.reduce_by(e, self.edge_index[1], self.num_dst, reduce)
+            return recorded
+        return ops.gather_reduce(e, self.csr.perm, self.csr.rowptr, reduce=reduce)
+
+    def sum(self, e: Tensor) -> Tensor:
+        """Sum over the in-edges of every node, ``[E, ...]`` -> ``[num_dst, ...]``; see `reduce`."""
+        return self.reduce(e, "sum")
+
+    def mean(self, e: Tensor) -> Tensor:
+        """Mean over the in-edges of every node, ``[E, ...]`` -> ``[num_dst, ...]``; 0 without any."""
+        return self.reduce(e, "mean")
+
+    def max(self, e: Tensor) -> Tensor:
+        """Largest value, column by column, of the in-edges of every node; 0 without any."""
+        return self.reduce(e, "max")
+
+    def min(self, e: Tensor) -> Tensor:
+        """Smallest value, column by column, of the in-edges of every node; 0 without any."""
+        return self.reduce(e, "min")
+
+    def mul(self, e: Tensor) -> Tensor:
+        """Product over the in-edges of every node; 1 without any."""
+        return self.reduce(e, "mul")
+
+    def var(self, e: Tensor) -> Tensor:
+        r"""Variance over the in-edges, :math:`\mathrm{mean}(e^2) - \mathrm{mean}(e)^2`, as PyG's ``VarAggregation``."""
+        mean = self.mean(e)
+        return self.mean(e * e) - mean * mean
+
+    def std(self, e: Tensor) -> Tensor:
+        r"""Standard deviation over the in-edges, as PyG's ``StdAggregation``: 0 from :math:`\sqrt{10^{-5}}` down."""
+        out = self.var(e).clamp(min=_LEAST_VARIANCE).sqrt()
+        return out.masked_fill(out <= math.sqrt(_LEAST_VARIANCE), 0.0)
+
+    def degree(self) -> Tensor:
+        """Returns the number of in-edges of every destination, ``[num_dst]`` int64."""
+        if not _is_recording(self.edge_index):
+            return self.csr.degree()
+        index = self.edge_index[1]
+        zeros = torch.zeros(self.num_dst, dtype=torch.int64, device=index.device)
+        return zeros.scatter_add(0, index.long(), torch.ones_like(index, dtype=torch.int64))
+
+    # -- edge -> edge -----------------------------------------------------------------------------------------
+
+    def softmax(self, e: Tensor) -> Tensor:
+        r"""Softmax among the in-edges of every destination, column by column.
+
+        .. math:: \mathrm{out}_e = \frac{\exp(x_e - m_i)}{\sum_{f \to i} \exp(x_f - m_i) + 10^{-16}}
+
+        with :math:`m_i` the largest of them: ``torch_geometric.utils.softmax``.
+
+        Args:
+            e: ``[E, ...]``.
+
+        Returns:
+            ``[E, ...]`` of the same type.
+
+        Raises:
+            GraphError: if ``e`` has not one row per edge.
+        """
+        _check_rows("softmax", e, self.num_edges, "edge")
+        if _wants_grad(e):
+            return self._softmax(e)
+        if _is_recording(e):
+            recorded: Tensor = torch.ops.pyg_fullgraph.softmax_by(e, self.edge_index[1], self.num_dst)
+            return recorded
+        order = self.csr.perm
+        in_order = ops.segment_softmax(ops.gather(e, order), self.csr.rowptr)
+        return torch.empty_like(in_order).index_copy_(0, order.long(), in_order)
+
+    def _softmax(self, e: Tensor) -> Tensor:
+        """The softmax in operators that torch differentiates."""
+        index, wide = self.edge_index[1], _widen(e)
+        largest = _scattered(wide.detach(), index, self.num_dst, "max")
+        power = (wide - largest.index_select(0, index)).exp()
+        total = _scattered(power, index, self.num_dst, "sum") + 1e-16
+        return (power / total.index_select(0, index)).to(e.dtype)
 
 
-def _narrow(index: Tensor, size: int) -> Tensor:
-    """Node numbers as int32 where they fit: half the bytes that every later gather reads."""
-    return index.to(torch.int32 if size <= torch.iinfo(torch.int32).max else torch.int64)
+def _scattered(e: Tensor, index: Tensor, rows: int, reduce: str) -> Tensor:
+    """A reduction in operators that torch differentiates, half types in float32. [rows, ...]"""
+    wide = _widen(e)
+    where = index.long().view(-1, *[1] * (e.dim() - 1))
+    out = wide.new_full((rows, *e.shape[1:]), 1 if reduce == "mul" else 0)
+    keep = reduce in ("sum", "mean", "mul")
+    out = out.scatter_reduce(0, where.expand_as(wide), wide, _SCATTER[reduce], include_self=keep)
+    if reduce == "mean":
+        ones = torch.ones_like(index, dtype=wide.dtype)
+        count = wide.new_zeros(rows).scatter_add(0, index.long(), ones).clamp(min=1)
+        out = out / count.view(-1, *[1] * (e.dim() - 1))
+    return out.to(e.dtype)
 
 
-def _sort(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """`ops.csr` with the narrowest index type that can number rows and edges."""
-    return ops.csr(_narrow(row, max(num_rows, row.numel())).contiguous(), num_rows)
+def _version(edge_index: Tensor) -> int:
+    """Counts changes in place; a tensor made in inference mode, which must not be changed, has no count."""
+    return 0 if edge_index.is_inference() else edge_index._version
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _is_recording(x: Tensor) -> bool:
+    """Whether operators are written down, by a trace of ours or by Dynamo, and not run."""
+    return torch.compiler.is_compiling() or isinstance(x, FakeTensor)
+
+
+def _wants_grad(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def _check_rows(word: str, x: Tensor, rows: Any, what: str) -> None:
+    """One row per node or edge; of symbolic sizes, a trace learns here that they are equal."""
+
+    def message() -> str:
+        got = [_number(size) for size in x.shape]
+        return f"{word} takes one row per {what}: the first axis must be {_number(rows)}, got a tensor {got}."
+
+    if x.dim() == 0:
+        raise GraphError(message())
+    if torch.compiler.is_compiling():
+        torch._check(x.size(0) == rows)
+    elif isinstance(x, FakeTensor):
+        try:
+            torch._check(x.size(0) == rows)
+        except RuntimeError as error:
+            raise GraphError(message()) from error
+    elif x.size(0) != rows:
+        raise GraphError(message())
+
+
+def _number(size: Any) -> Any:
+    """A size for an error's text: the number behind a symbol, where it is known."""
+    hint = size.node.hint if isinstance(size, torch.SymInt) else size
+    return size if hint is None else hint
+
+
+def _known(
+    size: int | tuple[int, int] | None, found: tuple[int, int] | None, edges: Any, name: str
+) -> int | tuple[int, int]:
+    """The size that was given, else what the edges tell; a square matrix or a `Data` has one kind of node."""
+    if size is None and found is None:
+        given = f"Graph({name}, num_nodes) or Graph({name}, (num_src, num_dst))"
+        raise GraphError(f"A {type(edges).__name__} does not tell how many nodes there are. Pass {given}.")
+    if size is not None:
+        return (size[0], size[1]) if isinstance(size, (tuple, list)) else size
+    assert found is not None
+    return found[0] if found[0] == found[1] else found
+
+
+def _count(store: Any, kind: str) -> int:
+    count = store.num_nodes
+    if count is None:
+        raise GraphError(f"The number of nodes of type {kind!r} is unknown: set data[{kind!r}].num_nodes or .x.")
+    return int(count)

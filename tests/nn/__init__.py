@@ -1,0 +1,1 @@
+"""Tests of the drop-in layers and of functions as modules."""
