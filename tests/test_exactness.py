@@ -1,11 +1,16 @@
-"""Every layer and model of the capture table, through the whole engine, equals its own full-batch forward.
+"""Every layer and model of the coverage table, through the whole engine, equals its own full-batch forward.
 
-Element by element within 1e-5 of the largest magnitude, on a graph other than the traced one and on nasty graphs;
-two runs agree to the bit, and so do the memory-mapped home and one thread.
+Each case is traced once and then runs on graphs of other sizes, nasty ones among them, in blocks of five rows. Results
+are compared element by element within 1e-5 of the largest magnitude. Where a model amplifies rounding, they must be
+no farther from the float64 result than twice torch_geometric's own float32; a warning names such cases. Runs agree to
+the bit, in memory and memory-mapped, on two threads and on one.
 """
 
 from __future__ import annotations
 
+import copy
+import os
+import warnings
 from typing import Any
 
 import pytest
@@ -14,16 +19,22 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.engine import Engine
-from pyg_fullgraph.errors import CaptureError
 from pyg_fullgraph.plan import blocks
-from tests.capture.cases import CASES, Case, module_of, replay_graph
+from tests.cases.case import Case, GraphLike, Inputs, module_of, replay_graph
+from tests.cases.table import ALL
 from tests.graphs import NASTY
 
-GRAPHS = {
-    "replay": replay_graph(),
-    **{name: NASTY[name] for name in ("empty", "no_edges", "one_node", "N_equals_E", "mixed")},
-}
+GRAPHS: dict[str, GraphLike] = {"replay": replay_graph(), **NASTY}
+ALWAYS = ("replay", "mixed")
+NASTIEST = ("no_edges", "one_node", "empty", "hub_both")
+IN_TURN = [name for name in NASTY if name not in ALWAYS]
+ALL_GRAPHS = "PYG_FULLGRAPH_ALL_GRAPHS"  # set it to run every case on every graph
 TOLERANCE = 1e-5
+EXACT = [case for case in ALL if case.status == "exact"]
+
+
+class AmplifiedRounding(UserWarning):
+    """A case was accepted by its distance to float64, not by its distance to torch_geometric."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +44,17 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(blocks, name, value)
 
 
-def forward(case: Case, module: torch.nn.Module, graph: tuple[int, Tensor]) -> Any:
+def graphs_of(case: Case) -> list[str]:
+    """The usual graphs, the nastiest for a core case, and one more in turn."""
+    if os.environ.get(ALL_GRAPHS):
+        return list(GRAPHS)
+    one_more = IN_TURN[EXACT.index(case) % len(IN_TURN)]
+    return list(dict.fromkeys([*ALWAYS, *(NASTIEST if case.core else ()), one_more]))
+
+
+def forward(module: torch.nn.Module, inputs: Inputs) -> Any:
     """The module's own output, None where it cannot run on this graph either."""
-    args, kwargs = case.make_inputs(graph)
+    args, kwargs = inputs
     try:
         with torch.no_grad():
             return module(*args, **kwargs)
@@ -43,64 +62,84 @@ def forward(case: Case, module: torch.nn.Module, graph: tuple[int, Tensor]) -> A
         return None
 
 
-def exact_difference(expected: Any, got: Any) -> float:
-    """The largest difference over all outputs, relative to the largest magnitude of each."""
-    worst = 0.0
+def pairs(expected: Any, got: Any) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of two results side by side; all else must be equal."""
     wanted, given = pytree.tree_leaves(expected), pytree.tree_leaves(got)
     assert len(wanted) == len(given)
-    for left, right in zip(wanted, given, strict=True):
-        if not isinstance(left, Tensor):
+    both = list(zip(wanted, given, strict=True))
+    for left, right in both:
+        if isinstance(left, Tensor):
+            assert (left.shape, left.dtype) == (right.shape, right.dtype)
+        else:
             assert left == right
-            continue
-        assert left.shape == right.shape
-        assert left.dtype == right.dtype
+    return [(left, right) for left, right in both if isinstance(left, Tensor)]
+
+
+def difference(expected: Any, got: Any) -> float:
+    """The largest difference over all outputs, relative to the largest magnitude of each."""
+    worst = 0.0
+    for left, right in pairs(expected, got):
         if not left.is_floating_point():
             assert torch.equal(left, right)
-        elif left.numel():
-            finite = torch.isfinite(left)
-            assert torch.equal(finite, torch.isfinite(right))
-            if finite.any():
-                scale = left[finite].abs().max().clamp(min=1e-30)
-                worst = max(worst, float((left[finite] - right[finite]).abs().max() / scale))
+            continue
+        finite = left.isfinite()
+        assert torch.equal(finite, right.isfinite())
+        assert torch.equal(left[~finite].nan_to_num(nan=7.0), right[~finite].nan_to_num(nan=7.0))
+        if finite.any():
+            scale = float(left[finite].abs().max())
+            worst = max(worst, float((left - right)[finite].abs().max()) / max(scale, 1e-30))
     return worst
 
 
+def to_double(tree: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.double() if _is_float(leaf) else leaf, tree)
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def distances(module: torch.nn.Module, inputs: Inputs, expected: Any, got: Any) -> list[tuple[float, float]]:
+    """For every output: how far torch_geometric's float32 and ours are from the float64 result."""
+    args, kwargs = to_double(inputs)
+    with torch.no_grad():
+        exact = copy.deepcopy(module).double()(*args, **kwargs)
+    leaves = [
+        (d, a, b) for (a, b), d in zip(pairs(expected, got), pytree.tree_leaves(exact), strict=True) if _is_float(a)
+    ]
+    return [(float((a - d).abs().max()), float((b - d).abs().max())) for d, a, b in leaves if d.numel()]
+
+
+def assert_exact(where: str, module: torch.nn.Module, inputs: Inputs, expected: Any, got: Any) -> None:
+    """Within the tolerance, or within twice torch_geometric's own distance to float64."""
+    found = difference(expected, got)
+    if found <= TOLERANCE:
+        return
+    measured = distances(module, inputs, expected, got)
+    assert all(ours <= 2 * theirs for theirs, ours in measured), f"{where}: {found:.1e}, from float64 {measured}"
+    warnings.warn(f"{where}: {found:.1e}, but as close to float64 as twice PyG", AmplifiedRounding, stacklevel=2)
+
+
 def same_bits(left: Any, right: Any) -> bool:
-    pairs = zip(pytree.tree_leaves(left), pytree.tree_leaves(right), strict=True)
-    tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor)]
-    return all(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) for a, b in tensors if a.is_floating_point())
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs(left, right) if a.is_floating_point())
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.refused], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case.id)
 def test_engine_equals_forward(case: Case) -> None:
     module = module_of(case)
     engine = Engine(module, verify="off", threads=2)
-    compared = 0
-    for name, graph in GRAPHS.items():
-        expected = forward(case, module_of(case), graph)  # a fresh one: `cached=True` layers keep their first graph
+    results: dict[str, Any] = {}
+    for name in graphs_of(case):
+        inputs = case.make_inputs(GRAPHS[name])
+        own = module_of(case) if case.keeps else module
+        expected = forward(own, inputs)
         if expected is None:
             continue
-        args, kwargs = case.make_inputs(graph)
-        assert exact_difference(expected, engine(*args, **kwargs)) <= TOLERANCE, name
-        compared += 1
-    assert compared
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if not case.refused], ids=lambda case: case.id)
-def test_runs_agree_to_the_bit(case: Case) -> None:
-    module = module_of(case)
-    args, kwargs = case.make_inputs(GRAPHS["mixed"])
-    if forward(case, module, GRAPHS["mixed"]) is None:
-        pytest.skip("its own forward cannot run on this graph")
-    first = Engine(module, verify="off", threads=2)(*args, **kwargs)
-    mapped = Engine(module, verify="off", threads=1, home="mapped")
-    assert same_bits(first, mapped(*args, **kwargs))
-    assert same_bits(first, mapped(*args, **kwargs))
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.refused], ids=lambda case: case.id)
-def test_refused_with_the_line(case: Case) -> None:
-    module = module_of(case)
-    args, kwargs = case.make_inputs(GRAPHS["replay"])
-    with pytest.raises(CaptureError, match=r"\.py:\d+"):
-        Engine(module)(*args, **kwargs)
+        results[name] = engine(*inputs[0], **inputs[1])
+        assert_exact(f"{case.id} on {name}", own, inputs, expected, results[name])
+    assert results
+    assert len(engine._captured) == 1 or case.resized
+    engine.threads, engine.home = 1, "mapped"
+    name = next(iter(results))
+    args, kwargs = case.make_inputs(GRAPHS[name])
+    assert same_bits(results[name], engine(*args, **kwargs))
