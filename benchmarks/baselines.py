@@ -2,7 +2,7 @@
 
 | peer | exact | what it is |
 | --- | --- | --- |
-| `full_batch` | yes | ``model(x, edge_index)`` |
+| `full_batch` | yes | ``model(x, edge_index)``, or whatever else forward takes |
 | `full_batch_csr` | yes | ``model(x, adj_t)`` with a ``torch.sparse`` CSR matrix, where a model takes one |
 | `layer_wise` | but for GCN | ``model.inference(NeighborLoader(num_neighbors=[-1]))``, or its emulation |
 | `SampledEpoch` | no | every node once in sampled mini-batches, fan-out 15-10-5 |
@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +39,9 @@ def has_sampler() -> bool:
 
 
 @torch.no_grad()
-def full_batch(model: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+def full_batch(model: nn.Module, *inputs: Any) -> Any:
     """PyG's full batch: every layer gathers ``[E, F]`` messages and scatters them."""
-    return model(x, edge_index)
+    return model(*inputs)
 
 
 def csr_adjacency(edge_index: Tensor, num_nodes: int) -> Tensor:

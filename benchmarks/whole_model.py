@@ -2,18 +2,18 @@
 
     python benchmarks/whole_model.py --models sage gat --log2-nodes 18
 
-Three-layer models, 128 columns wide, on an R-MAT graph of ``2**k`` nodes. One run prints, for every peer:
-seconds (median of interleaved rounds) and how many times `fg.compile` is faster; the peak extra memory of the
-first call on the graph and of a later one, each in a process of its own that has run the model on a tiny
-graph before; the largest difference to PyG's full batch relative to the largest output magnitude; and for
-`fg.compile` the bytes it moved against measured bandwidth.
+Three-layer models (`models.py`), 128 columns wide, on an R-MAT graph of ``2**k`` nodes. One run prints, for
+every peer that can take the model: seconds (median of interleaved rounds) and how many times `fg.compile` is
+faster; the peak extra memory of the first call on the graph and of a later one, each in a process of its own
+that has run the model on a tiny graph before; the largest difference to PyG's full batch relative to the
+largest output magnitude; and for `fg.compile` the bytes it moved against measured bandwidth.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -39,16 +39,24 @@ from measure import (
     save_result,
     time_interleaved,
 )
-from torch import Tensor, nn
-from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
+from models import (
+    HAS_INFERENCE,
+    LAYERS,
+    MODELS,
+    SAMPLED,
+    TAKES_MATRIX,
+    Setting,
+    build_inputs,
+    build_model,
+    num_edges,
+)
+from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import pyg_fullgraph as fg
-from pyg_fullgraph.graph.generate import rmat
 
-WIDTH = 128
-LAYERS = 3
-MODELS = ("sage", "gcn", "gin", "gat", "gatv2", "pna")
 OURS = "fg.compile"
+FULL = "PyG full batch"
 CSR = "PyG full batch, CSR"
 #: Seen on R-MAT graphs: GAT agrees once duplicates are removed, GCN once self-loops are removed too.
 CSR_DIFFERS = (
@@ -57,58 +65,14 @@ CSR_DIFFERS = (
 )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One model on one graph; small enough to send to another process.
-
-    Attributes:
-        model: one of `MODELS`.
-        log2_nodes: the graph has ``2**log2_nodes`` nodes.
-        degree: the mean in-degree.
-        seed: of graph, features and weights.
-    """
-
-    model: str
-    log2_nodes: int
-    degree: int
-    seed: int = 0
-
-
-def build_graph(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Features ``[N, 128]`` and ``edge_index`` ``[2, E]``."""
-    edge_index = rmat(setting.log2_nodes, setting.degree, seed=setting.seed)
-    x = torch.randn(1 << setting.log2_nodes, WIDTH, generator=torch.Generator().manual_seed(setting.seed))
-    return x, edge_index
-
-
-def build_model(setting: Setting, edge_index: Tensor) -> nn.Module:
-    """The model with random weights, in evaluation mode. PNA reads the graph's degrees."""
-    torch.manual_seed(setting.seed)
-    sizes = {"in_channels": WIDTH, "hidden_channels": WIDTH, "num_layers": LAYERS, "out_channels": WIDTH}
-    if setting.model == "pna":
-        degrees = torch.bincount(torch.bincount(edge_index[1], minlength=1 << setting.log2_nodes))
-        lists = {
-            "aggregators": ["mean", "min", "max", "std"],
-            "scalers": ["identity", "amplification", "attenuation"],
-        }
-        return PNA(**sizes, **lists, deg=degrees).eval()
-    builders: dict[str, Callable[[], nn.Module]] = {
-        "sage": lambda: GraphSAGE(**sizes),
-        "gcn": lambda: GCN(**sizes),
-        "gin": lambda: GIN(**sizes),
-        "gat": lambda: GAT(**sizes, heads=4),
-        "gatv2": lambda: GAT(**sizes, heads=4, v2=True),
-    }
-    return builders[setting.model]().eval()
-
-
-def prepare(peer: str, model: nn.Module, x: Tensor, edge_index: Tensor) -> Callable[[], Tensor]:
+def prepare(peer: str, model: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], Any]:
     """What a peer runs, with everything done that its user would do beforehand."""
     if peer == OURS:
         engine = fg.compile(model)
-        return lambda: engine(x, edge_index)
-    if peer == "PyG full batch":
-        return lambda: full_batch(model, x, edge_index)
+        return lambda: engine(*inputs)
+    if peer == FULL:
+        return lambda: full_batch(model, *inputs)
+    x, edge_index = inputs
     if peer == CSR:
         adj_t = csr_adjacency(edge_index, x.size(0))
         return lambda: full_batch_csr(model, x, adj_t)
@@ -117,24 +81,27 @@ def prepare(peer: str, model: nn.Module, x: Tensor, edge_index: Tensor) -> Calla
     raise AssertionError(peer)
 
 
-def prepare_apart(peer: str, setting: Setting) -> Callable[[], Tensor]:
+def prepare_apart(peer: str, setting: Setting) -> Callable[[], Any]:
     """As `prepare`, in a fresh process, after one call on a tiny graph: imports and tracing do not count."""
-    x, edge_index = build_graph(setting)
-    model = build_model(setting, edge_index)
-    tiny = build_graph(replace(setting, log2_nodes=8))
+    inputs, model = build_inputs(setting), build_model(setting)
+    tiny = build_inputs(replace(setting, log2_nodes=8))
     if peer == OURS:
         engine = fg.compile(model)
         engine(*tiny)
-        return lambda: engine(x, edge_index)
-    prepare(peer, model, *tiny)()
-    return prepare(peer, model, x, edge_index)
+        return lambda: engine(*inputs)
+    prepare(peer, model, tiny)()
+    return prepare(peer, model, inputs)
 
 
-def peer_names(arguments: argparse.Namespace) -> list[str]:
-    """The peers of this run, ours first."""
+def peer_names(arguments: argparse.Namespace, model: str) -> list[str]:
+    """The peers of this run that can take the model, ours first."""
     emulated = "" if has_sampler() else " (emulated)"
-    names = [OURS, "PyG full batch", CSR]
-    return names if arguments.no_layer_wise else [*names, f"PyG inference(){emulated}"]
+    names = [OURS, FULL]
+    if model in TAKES_MATRIX:
+        names.append(CSR)
+    if model in HAS_INFERENCE and not arguments.no_layer_wise:
+        names.append(f"PyG inference(){emulated}")
+    return names
 
 
 def measure_memory(peers: list[str], setting: Setting) -> dict[str, tuple[int, int] | str]:
@@ -151,30 +118,30 @@ def measure_memory(peers: list[str], setting: Setting) -> dict[str, tuple[int, i
 
 def run_model(setting: Setting, arguments: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:
     """Measures every peer of one model, prints the table and returns its rows."""
-    memory = measure_memory(peer_names(arguments), setting)
+    memory = measure_memory(peer_names(arguments, setting.model), setting)
     # A peer that fails alone in a process would take this one down with it.
     able = [peer for peer, peak in memory.items() if not isinstance(peak, str)]
-    x, edge_index = build_graph(setting)
-    model = build_model(setting, edge_index)
-    runs = {peer: prepare(peer, model, x, edge_index) for peer in able}
+    inputs, model = build_inputs(setting), build_model(setting)
+    runs = {peer: prepare(peer, model, inputs) for peer in able}
     timings = time_interleaved(runs, arguments.repeat)
-    reference = full_batch(model, x, edge_index) if "PyG full batch" in able else None
+    reference = full_batch(model, *inputs) if FULL in able else None
     rows = []
     for peer in able:
         difference = None if reference is None else relative_difference(runs[peer](), reference)
         rows.append(_row(setting, peer, timings, memory, difference))
     if OURS in able:
-        _add_traffic(rows[0], model, x, edge_index, bandwidth)
-    if not arguments.no_sampled:
-        rows.append(_sampled_row(setting, model, x, edge_index, timings.get(OURS)))
+        _add_traffic(rows[0], model, inputs, bandwidth)
+    if not arguments.no_sampled and setting.model in SAMPLED:
+        rows.append(_sampled_row(setting, model, inputs, timings.get(OURS)))
     rows += [{**asdict(setting), "peer": peer, "failed": why} for peer, why in memory.items() if isinstance(why, str)]
-    _print(setting, edge_index.size(1), rows)
+    _print(setting, num_edges(inputs), rows)
     return rows
 
 
-def relative_difference(out: Tensor, reference: Tensor) -> float:
-    """The largest absolute difference over the largest magnitude of the reference."""
-    return float((out - reference).abs().max() / reference.abs().max().clamp(min=1e-30))
+def relative_difference(out: Any, reference: Any) -> float:
+    """The largest absolute difference over the largest magnitude of the reference, of the worst output tensor."""
+    pairs = zip(tree_leaves(out), tree_leaves(reference), strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
 def _row(
@@ -206,19 +173,17 @@ def _row(
     return row
 
 
-def _add_traffic(row: dict[str, Any], model: nn.Module, x: Tensor, edge_index: Tensor, bandwidth: float) -> None:
+def _add_traffic(row: dict[str, Any], model: nn.Module, inputs: tuple[Any, ...], bandwidth: float) -> None:
     """Adds the bytes that our run moved, and their share of the measured bandwidth."""
-    moved = getattr(fg.compile(model).explain(x, edge_index), "bytes_moved", None)
+    moved = getattr(fg.compile(model).explain(*inputs), "bytes_moved", None)
     if moved is not None:
         row["bytes_moved"] = int(moved)
         row["bandwidth_share"] = moved / row["seconds"] / bandwidth
 
 
-def _sampled_row(
-    setting: Setting, model: nn.Module, x: Tensor, edge_index: Tensor, ours: Timing | None
-) -> dict[str, Any]:
+def _sampled_row(setting: Setting, model: nn.Module, inputs: tuple[Any, ...], ours: Timing | None) -> dict[str, Any]:
     """The record of sampled mini-batches: inexact, and extrapolated from a few batches."""
-    epoch = sampled_epoch(model, x, edge_index, fan_out=FAN_OUT, batch_size=SAMPLED_BATCH)
+    epoch = sampled_epoch(model, *inputs, fan_out=FAN_OUT, batch_size=SAMPLED_BATCH)
     row = {
         **asdict(setting),
         "peer": f"sampled {'-'.join(map(str, FAN_OUT))}{'' if has_sampler() else ' (emulated)'}",
@@ -232,11 +197,10 @@ def _sampled_row(
     return row
 
 
-def _print(setting: Setting, num_edges: int, rows: list[dict[str, Any]]) -> None:
+def _print(setting: Setting, edges: int, rows: list[dict[str, Any]]) -> None:
     """The table of one model and its footnotes."""
-    print(
-        f"\n{setting.model}: {LAYERS} layers x {WIDTH} columns, {1 << setting.log2_nodes:,} nodes, {num_edges:,} edges"
-    )
+    nodes = 1 << setting.log2_nodes
+    print(f"\n{setting.model}: {LAYERS} layers x {setting.width} columns, {nodes:,} nodes, {edges:,} edges")
     header = [
         "peer",
         "seconds",
@@ -290,6 +254,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["sage", "gcn", "gat"], help="models to run")
     parser.add_argument("--log2-nodes", type=int, default=18, help="base-2 logarithm of the number of nodes")
     parser.add_argument("--degree", type=int, default=16, help="mean in-degree")
+    parser.add_argument("--width", type=int, default=128, help="columns of features, hidden layers and output")
     parser.add_argument("--repeat", type=int, default=3, help="timed rounds after the first")
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own)")
     parser.add_argument("--no-sampled", action="store_true", help="leave out the sampled mini-batches")
@@ -313,13 +278,12 @@ def main() -> None:
     print(f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: {'installed' if has_sampler() else 'none'}")
     rows: list[dict[str, Any]] = []
     for name in arguments.models:
-        rows += run_model(Setting(name, arguments.log2_nodes, arguments.degree), arguments, bandwidth)
+        rows += run_model(Setting(name, arguments.log2_nodes, arguments.degree, arguments.width), arguments, bandwidth)
     if arguments.save:
         settings = {
             **vars(arguments),
             "warning": warning,
             "bandwidth_bytes_per_second": bandwidth,
-            "width": WIDTH,
             "layers": LAYERS,
         }
         print(f"\nwritten: {save_result('whole-model', settings, rows)}")
