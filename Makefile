@@ -10,6 +10,8 @@ TORCH_INDEX ?=
 DATA ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that run tests side by side.
+WORKERS ?= 2
 # A folder of .npz graphs for the tests that run on real data; without it they are skipped.
 PYG_FULLGRAPH_DATA ?= $(abspath $(wildcard ../shared/data))
 export PYG_FULLGRAPH_DATA
@@ -31,7 +33,7 @@ demo: setup ## train a GCN and a GAT, compare three ways to run them (DATA=file.
 	@$(STEP) "demo" $(BIN)/pyg-fullgraph demo $(if $(DATA),--data "$(DATA)") $(DEMO_ARGS)
 
 test: setup ## run all tests (PYTEST_ARGS="-k name" picks some)
-	@$(STEP) "tests" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(STEP) "tests" $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 setup: $(VENV)/.built ## only the set-up: virtual environment, torch, PyG, the extension
 
