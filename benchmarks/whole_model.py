@@ -97,7 +97,7 @@ def peer_names(arguments: argparse.Namespace, model: str) -> list[str]:
     """The peers of this run that can take the model, ours first."""
     emulated = "" if has_sampler() else " (emulated)"
     names = [OURS, FULL]
-    if model in TAKES_MATRIX:
+    if model in TAKES_MATRIX and not arguments.no_matrix:
         names.append(CSR)
     if model in HAS_INFERENCE and not arguments.no_layer_wise:
         names.append(f"PyG inference(){emulated}")
@@ -261,6 +261,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-layer-wise", action="store_true", help=f"leave out inference() in batches of {LAYER_BATCH}"
     )
+    parser.add_argument("--no-matrix", action="store_true", help="leave out PyG on a sparse matrix, where it takes one")
     parser.add_argument("--save", action="store_true", help="write a dated file under benchmarks/results")
     return parser.parse_args(argv)
 

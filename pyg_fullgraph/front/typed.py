@@ -101,6 +101,7 @@ def verify(
     call = _typed(inputs, 1 if flows == {1} else 0)
     if isinstance(call, str):
         return Verification("none", reason=call)
+    double = single.in_double(forward)
     forward = single._untouched(forward)
     generator = torch.Generator().manual_seed(seed)
     reason = "a value is reduced over all nodes" if global_reduction else ""
@@ -114,9 +115,9 @@ def verify(
         }
         kept = neighborhood(call, seeds, hops, budget) if seeds else None
         if kept is not None:
-            return _compare_rows(call, output, forward, kept, seeds, rows, name)
+            return _compare_rows(call, output, forward, double, kept, seeds, rows, name)
         reason = "the neighbourhood is too large" if seeds else "no output has one row per node of one kind"
-    return _compare_drawn(call, forward, engine, generator, reason, name)
+    return _compare_drawn(call, forward, double, engine, generator, reason, name)
 
 
 def _typed(inputs: Inputs, upstream: int) -> TypedInputs | str:
@@ -217,26 +218,42 @@ def _numbers(inside: Kept) -> Kept:
 
 
 def _compare_rows(
-    call: TypedInputs, output: Any, forward: Forward, kept: Kept, seeds: Kept, rows: list[str | None], name: str
+    call: TypedInputs,
+    output: Any,
+    forward: Forward,
+    double: Forward | None,
+    kept: Kept,
+    seeds: Kept,
+    rows: list[str | None],
+    name: str,
 ) -> Verification:
     """Forward on the neighbourhood, compared at the seeds."""
     expected = _attempt(call, forward, kept)
     if isinstance(expected, Exception):
         return _failed(expected)
-    pairs, shown = [], []
-    for ours, theirs, space in zip(single._leaves(output), single._leaves(expected), rows, strict=True):
+    exact = single._exactly(double, call.restricted(_on_device(call, kept)))
+    found = []
+    leaves = zip(single._leaves(output), single._leaves(expected), rows, strict=True)
+    for leaf, (ours, theirs, space) in enumerate(leaves):
         if space is not None and theirs.dim() and theirs.size(0) == kept[space].numel():
             at = torch.searchsorted(kept[space], seeds[space])
-            pairs.append((ours[seeds[space].to(ours.device)], theirs[at.to(theirs.device)]))
-            shown.append(seeds[space])
+            pair = single.Pair(ours[seeds[space].to(ours.device)], theirs, at, leaf)
+            found.append(single.compare([pair], seeds[space], name, "their exact in-neighbourhood", exact))
     count = sum(numbers.numel() for numbers in seeds.values())
-    found = [single._compare([pair], at, name, "their exact in-neighbourhood") for pair, at in zip(pairs, shown)]
-    worst, allowed = (max((item[i] for item in found), default=0.0) for i in range(2))
-    return Verification("neighbourhood", count, _count_edges(call, kept), worst, allowed)
+    worst, allowed, amplified = (
+        max((item[key] for item in found), default=0.0) for key in ("worst", "allowed", "amplified")
+    )
+    return Verification("neighbourhood", count, _count_edges(call, kept), worst, allowed, amplified=bool(amplified))
 
 
 def _compare_drawn(
-    call: TypedInputs, forward: Forward, engine: Forward, generator: torch.Generator, reason: str, name: str
+    call: TypedInputs,
+    forward: Forward,
+    double: Forward | None,
+    engine: Forward,
+    generator: torch.Generator,
+    reason: str,
+    name: str,
 ) -> Verification:
     """Forward and engine on some edges of every relation, compared at all rows."""
     most = max(single.SUBGRAPH_EDGES // len(call.relations), 1)
@@ -251,11 +268,12 @@ def _compare_drawn(
     expected = _attempt(call, forward, kept)
     if isinstance(expected, Exception):
         return _failed(expected)
-    args, kwargs = call.restricted(_on_device(call, kept))
-    pairs = list(zip(single._leaves(engine(*args, **kwargs)), single._leaves(expected), strict=True))
-    worst, allowed = single._compare(pairs, torch.empty(0), name, f"{_count_edges(call, kept):,} drawn edges")
+    args, kwargs = part = call.restricted(_on_device(call, kept))
+    pairs = single.pairs_of(engine(*args, **kwargs), expected)
+    where, exact = f"{_count_edges(call, kept):,} drawn edges", single._exactly(double, part)
+    found = single.compare(pairs, torch.empty(0), name, where, exact)
     count = sum(numbers.numel() for space, numbers in kept.items() if space.startswith("N"))
-    return Verification("subgraph", count, _count_edges(call, kept), worst, allowed, reason)
+    return Verification("subgraph", count, _count_edges(call, kept), reason=reason, **found)
 
 
 def _attempt(call: TypedInputs, forward: Forward, kept: Kept) -> Any:

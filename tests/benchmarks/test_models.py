@@ -66,14 +66,15 @@ def test_settings_scale_the_inputs() -> None:
 
 
 def test_peers_are_those_that_can_take_the_model(whole_model) -> None:
-    arguments = argparse.Namespace(no_layer_wise=False)
+    arguments = argparse.Namespace(no_layer_wise=False, no_matrix=False)
     for name in MODELS:
         peers = whole_model.peer_names(arguments, name)
         assert peers[:2] == [whole_model.OURS, whole_model.FULL]
         assert (whole_model.CSR in peers) == (name in TAKES_MATRIX)
         assert any("inference()" in peer for peer in peers) == (name in HAS_INFERENCE)
         assert hasattr(build_model(Setting(name, 5, 2, 8)), "inference") == (name in HAS_INFERENCE)
-    assert len(whole_model.peer_names(argparse.Namespace(no_layer_wise=True), "sage")) == 3
+    assert len(whole_model.peer_names(argparse.Namespace(no_layer_wise=True, no_matrix=False), "sage")) == 3
+    assert len(whole_model.peer_names(argparse.Namespace(no_layer_wise=True, no_matrix=True), "sage")) == 2
 
 
 @pytest.mark.parametrize("name", sorted(TAKES_MATRIX))

@@ -269,3 +269,39 @@ def test_the_same_seed_takes_the_same_nodes() -> None:
     first, second, third = model.sizes[1:]
     assert first == second
     assert first != third
+
+
+class Amplifies(torch.nn.Module):
+    """A sum whose small differences are all that is left: what float32 rounds off is as large as the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv(COLUMNS, 3, aggr="sum")
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.conv(x, edge_index)
+        return (h + 3e4) - 3e4
+
+
+def test_amplified_rounding_is_judged_in_float64() -> None:
+    model, (x, edge_index) = Amplifies().eval(), random_graph()
+    with torch.no_grad():
+        exact = model.conv(x, edge_index)
+    found = verify(inputs_of(x, edge_index), exact, forward=model, engine=model, hops=1)
+    assert found.amplified and found.worst <= found.allowed and "float64" in str(found)
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), exact + 0.1, forward=model, engine=model, hops=1)
+    assert not verify(inputs_of(x, edge_index), exact, forward=model.conv, engine=model.conv, hops=1).amplified
+
+
+def test_float64_is_not_asked_where_it_cannot_run() -> None:
+    class Fixed(Amplifies):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            assert x.dtype == torch.float32
+            return super().forward(x, edge_index)
+
+    model, (x, edge_index) = Fixed().eval(), random_graph()
+    with torch.no_grad():
+        exact = model.conv(x, edge_index)
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), exact, forward=model, engine=model, hops=1)
