@@ -1,7 +1,9 @@
-"""What all tests share: the folder of real graphs and a fixed seed."""
+"""What all tests share: the folder of real graphs, a fixed seed, and a quiet log of traces."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,13 @@ def data_dir() -> Path:
 def fixed_seed() -> None:
     """Every test starts from the same random state, alone or among others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def quiet_trace_log() -> Iterator[None]:
+    """Keep torch's structured trace log off: pytest's log capture would render every fake tensor."""
+    logger = logging.getLogger("torch.__trace")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)

@@ -35,6 +35,7 @@ from torch_geometric.utils import num_nodes as pyg_num_nodes
 from torch_geometric.utils import to_dense_batch
 
 from pyg_fullgraph.capture import layers, recurrent
+from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.opaque import record_opaque
 from pyg_fullgraph.capture.operators import OpaqueAggregation
 
@@ -167,26 +168,9 @@ def adapted(model: torch.nn.Module) -> Iterator[None]:
         stack.enter_context(_torch_layers())
         stack.enter_context(_hetero_linear())
         stack.enter_context(_opaque_aggregations(model))
-        stack.enter_context(_replaced(torch_geometric.backend, "use_segment_matmul", False))
+        if hasattr(torch_geometric.backend, "use_segment_matmul"):
+            stack.enter_context(replaced(torch_geometric.backend, "use_segment_matmul", False))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name = value` for the time of the context, where `owner` has it."""
-    if not hasattr(owner, name):
-        yield
-        return
-    own = name in vars(owner)
-    old = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(owner, name, old)
-        else:
-            delattr(owner, name)
 
 
 @contextlib.contextmanager
@@ -259,12 +243,12 @@ def _is_foreign(module: str | None) -> bool:
 def _torch_layers() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for cls in (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU):
-            stack.enter_context(_replaced(cls, "forward", recurrent.recurrent_forward))
-        stack.enter_context(_replaced(torch.nn.GRUCell, "forward", recurrent.gru_cell_forward))
-        stack.enter_context(_replaced(torch.nn.LSTMCell, "forward", recurrent.lstm_cell_forward))
-        stack.enter_context(_replaced(torch.nn.RNNCell, "forward", recurrent.rnn_cell_forward))
-        stack.enter_context(_replaced(torch.nn.MultiheadAttention, "forward", layers.multihead_forward))
-        stack.enter_context(_replaced(torch.nn.InstanceNorm1d, "forward", layers.instance_norm_forward))
+            stack.enter_context(replaced(cls, "forward", recurrent.recurrent_forward))
+        stack.enter_context(replaced(torch.nn.GRUCell, "forward", recurrent.gru_cell_forward))
+        stack.enter_context(replaced(torch.nn.LSTMCell, "forward", recurrent.lstm_cell_forward))
+        stack.enter_context(replaced(torch.nn.RNNCell, "forward", recurrent.rnn_cell_forward))
+        stack.enter_context(replaced(torch.nn.MultiheadAttention, "forward", layers.multihead_forward))
+        stack.enter_context(replaced(torch.nn.InstanceNorm1d, "forward", layers.instance_norm_forward))
         stack.enter_context(_transformer_fast_path_off())
         yield
 
@@ -290,7 +274,7 @@ def _hetero_linear() -> Iterator[None]:
     def forward(self: Any, x: Tensor, type_vec: Tensor) -> Tensor:
         return torch.ops.pyg_fullgraph.typed_linear(x, self.weight, self.bias, type_vec)
 
-    with _replaced(cls, "forward", forward):
+    with replaced(cls, "forward", forward):
         yield
 
 
@@ -326,7 +310,7 @@ def _opaque_aggregations(model: torch.nn.Module) -> Iterator[None]:
         handle = OpaqueAggregation(self, names[id(self)])
         return record_opaque(handle, real[id(self)], x, index, dim_size, dim)
 
-    with _replaced(base, "__call__", call):
+    with replaced(base, "__call__", call):
         yield
 
 

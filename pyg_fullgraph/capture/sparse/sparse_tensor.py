@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.matrices import ADVICE, Matrix, combine
 from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.scatter import bound_to
+from pyg_fullgraph.capture.sparse.matrix import ADVICE, Matrix, combine
 from pyg_fullgraph.capture.standins import pointers, row_numbers, size_in
 from pyg_fullgraph.capture.watch import Watch
 

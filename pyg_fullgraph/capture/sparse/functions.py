@@ -1,4 +1,4 @@
-"""Which functions make, and take, a sparse matrix while a forward is traced; see `capture.matrices`.
+"""Which functions make, and take, a sparse matrix while a forward is traced; see `capture.sparse.matrix`.
 
 * `torch.sparse_coo_tensor` and the like give a `Matrix`, and functions of torch with one among their arguments are
   looked up in `FUNCTIONS`;
@@ -19,10 +19,10 @@ import torch_geometric
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from pyg_fullgraph.capture.matrices import FUNCTIONS, Handler, Matrix, is_matrix
 from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.scatter import bound_to
-from pyg_fullgraph.capture.sparse_tensor import SparseMatrix
+from pyg_fullgraph.capture.sparse.matrix import FUNCTIONS, Handler, Matrix, is_matrix
+from pyg_fullgraph.capture.sparse.sparse_tensor import SparseMatrix
 from pyg_fullgraph.capture.standins import row_numbers, size_in
 from pyg_fullgraph.capture.watch import Replacement, Watch
 
