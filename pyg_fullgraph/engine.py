@@ -125,7 +125,8 @@ class Engine:
 
         Returns:
             What forward returns (a graph that lacks all nodes, or all of one type, is given to the model's own
-            forward: there is nothing to compute, and layers branch on it); with `nodes`, every tensor that
+            forward: there is nothing to compute, and layers branch on it; so is one with none or one of some kind
+            for which the forward takes another branch than it took in the trace); with `nodes`, every tensor that
             has one row per node has only these rows.
 
         Raises:
@@ -137,11 +138,12 @@ class Engine:
         check_ready(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
-            return self.model(*args, **kwargs)  # nothing to compute, and layers branch on it
+            return _copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
+        sizes = signature.sizes(tensors)
+        rows = next((size for name, size in sizes.items() if name.startswith("N")), 0)
         if not signature.decided:  # one node or one edge: nothing to gain, and sizes tell nothing
-            rows = next((size for name, size in signature.sizes(tensors).items() if name.startswith("N")), 0)
             numbers = None if nodes is None else _node_numbers(nodes, rows)
-            return _rows_of(self.model(*args, **kwargs), numbers, rows)
+            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
             captured = self._capture(signature)
         except CaptureError as error:
@@ -149,12 +151,24 @@ class Engine:
                 raise
             self.notes.append(f"ran the model's own forward: {error}")
             numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
-            return _rows_of(self.model(*args, **kwargs), numbers, None)
+            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, None))
+        branch = captured.traced.differs(sizes)
+        if branch is not None:
+            self._note(
+                f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
+            )
+            numbers = None if nodes is None else _node_numbers(nodes, rows)
+            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
         result = self._run(captured, tensors, nodes, progress)
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
             self._verify(captured, tensors, result, nodes)
-        return result if out is None else _copied(out, result)
+        return _copied(out, result)
+
+    def _note(self, text: str) -> None:
+        """Tell it once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
@@ -318,7 +332,10 @@ def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
     )
 
 
-def _copied(out: Tensor, result: Any) -> Tensor:
+def _copied(out: Tensor | None, result: Any) -> Any:
+    """The result, in `out` where that is given."""
+    if out is None:
+        return result
     if not isinstance(result, Tensor) or result.shape != out.shape:
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f"out is a tensor {list(out.shape)}, but the model returns {got}.")

@@ -315,3 +315,29 @@ def test_an_index_that_is_no_edge_list_is_checked() -> None:
     source[11] = 10**9
     with pytest.raises((GraphError, IndexError), match="1000000000"):
         Engine(Picks().eval(), verify="off")(x, edges, source)
+
+
+class Branches(torch.nn.Module):
+    """Goes another way where there are no edges, as careful users write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = gnn.SAGEConv(4, 4)
+
+    def forward(self, x, edge_index):
+        if edge_index.size(1) == 0:
+            return x * 2
+        return self.conv(x, edge_index)
+
+
+def test_a_branch_on_sizes_is_taken_as_in_forward() -> None:
+    model, x, nothing = Branches().eval(), torch.randn(5, 4), torch.empty(2, 0, dtype=torch.long)
+    engine = Engine(model)
+    engine(x, torch.randint(0, 5, (2, 9)))
+    out = torch.empty(5, 4)
+    assert torch.equal(engine(x, nothing, out=out), x * 2) and torch.equal(out, x * 2)
+    assert torch.equal(engine(x, nothing, nodes=torch.tensor([3, 1])), x[[3, 1]] * 2)
+    assert len([note for note in engine.notes if "branch at" in note and "Branches" in note]) == 1
+    one_edge = torch.tensor([[0], [1]])
+    with torch.no_grad():
+        assert torch.allclose(engine(x, one_edge), model(x, one_edge))

@@ -14,7 +14,7 @@ import sympy
 import torch
 
 from pyg_fullgraph.ir.locality import is_row_local
-from pyg_fullgraph.ir.program import Dim, Program, Ref, Stage, Value, is_symbolic, map_args, refs_of
+from pyg_fullgraph.ir.program import Dim, Program, Ref, Stage, Value, is_symbolic, map_args
 
 _FIRST_PRIME = 10_007
 
@@ -180,4 +180,4 @@ class _Sizes:
         return None
 
 
-__all__ = ["Builder", "infer", "joined_stage", "rebuilt", "refs_of", "stage_of"]
+__all__ = ["Builder", "infer", "joined_stage", "rebuilt", "stage_of"]

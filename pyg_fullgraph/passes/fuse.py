@@ -85,10 +85,6 @@ def _is_weight(weight: Value, gathered: Value, message: Value) -> bool:
     return len(weight.shape) == 3 and weight.shape[2] == 1 and weight.shape[1] == gathered.shape[1]
 
 
-def _only_user(program: Program, name: str, user: str) -> bool:
-    return program.users()[name] == [user] and name not in program.output_names()
-
-
 def _attention(program: Program, fused: Value) -> Value | None:
     """`gather_reduce` weighted by a softmax over the same destinations."""
     x, src, index = fused.args
