@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.errors import CaptureError
-from tests.capture.cases import TRACE_GRAPH, features, replay_graph
 from tests.capture.replay import assert_equal, capture, eager, replay
+from tests.cases.case import TRACE_GRAPH, replay_graph
+from tests.cases.inputs import features
 
 Body = Callable[[Tensor, Tensor], object]
 

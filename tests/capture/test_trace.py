@@ -17,8 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from pyg_fullgraph.capture import Traced, bind, trace
 from pyg_fullgraph.capture.operators import OpaqueAggregation
 from pyg_fullgraph.errors import CaptureError, InputError
-from tests.capture.cases import BY_ID, CASES, TRACE_GRAPH, Case, module_of, replay_graph
 from tests.capture.replay import assert_equal, capture, eager, replay
+from tests.cases.case import TRACE_GRAPH, Case, module_of, replay_graph
+from tests.cases.table import BY_ID
+from tests.cases.table import CORE as CASES
 
 CAPTURED = [case for case in CASES if not case.refused]
 DEGREES = torch.tensor([1, 4, 6, 3, 2])

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 import pyg_fullgraph as fg
 from pyg_fullgraph.nn.layers import is_fast, layer_names
 from pyg_fullgraph.nn.running import state_of
-from tests.capture.cases import CASES, Case, module_of, replay_graph
+from tests.cases.case import Case, module_of, replay_graph
+from tests.cases.table import CORE as CASES
 from tests.graphs import NASTY
 
 CONVS = [case for case in CASES if case.kind == "conv" and not getattr(case, "not_runnable", "")]
