@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.front import verify as single
-from pyg_fullgraph.front.verify import Forward, Inputs, Verification
+from pyg_fullgraph.front.compare import Pair, compare, leaves, pairs_of
+from pyg_fullgraph.front.own import Forward, flows, in_float64, untouched
+from pyg_fullgraph.front.verify import Inputs, Verification, failed
 
 Kept = dict[str, Tensor]  # space -> numbers that remain, ascending
 
@@ -97,15 +99,14 @@ def verify(
             inputs, output, forward=forward, engine=engine, hops=hops, global_reduction=global_reduction,
             nodes=nodes, senders=senders, name=name, budget=budget, seed=seed,
         )  # fmt: skip
-    flows = set(senders) if senders is not None else single._flows(forward)
-    call = _typed(inputs, 1 if flows == {1} else 0)
+    directions = set(senders) if senders is not None else flows(forward)
+    call = _typed(inputs, 1 if directions == {1} else 0)
     if isinstance(call, str):
         return Verification("none", reason=call)
-    double = single.in_double(forward)
-    forward = single._untouched(forward)
+    model, forward = forward, untouched(forward)
     generator = torch.Generator().manual_seed(seed)
     reason = "a value is reduced over all nodes" if global_reduction else ""
-    reason = reason or ("layers send messages in both directions of an edge" if len(flows) > 1 else "")
+    reason = reason or ("layers send messages in both directions of an edge" if len(directions) > 1 else "")
     reason = reason or ("only some rows were asked for" if nodes is not None else "")
     if not reason:
         rows = _rows_of_kinds(output, call.sizes)
@@ -115,9 +116,9 @@ def verify(
         }
         kept = neighborhood(call, seeds, hops, budget) if seeds else None
         if kept is not None:
-            return _compare_rows(call, output, forward, double, kept, seeds, rows, name)
+            return _compare_rows(call, output, forward, model, kept, seeds, rows, name)
         reason = "the neighbourhood is too large" if seeds else "no output has one row per node of one kind"
-    return _compare_drawn(call, forward, double, engine, generator, reason, name)
+    return _compare_drawn(call, forward, model, engine, generator, reason, name)
 
 
 def _typed(inputs: Inputs, upstream: int) -> TypedInputs | str:
@@ -221,7 +222,7 @@ def _compare_rows(
     call: TypedInputs,
     output: Any,
     forward: Forward,
-    double: Forward | None,
+    model: Forward,
     kept: Kept,
     seeds: Kept,
     rows: list[str | None],
@@ -230,15 +231,15 @@ def _compare_rows(
     """Forward on the neighbourhood, compared at the seeds."""
     expected = _attempt(call, forward, kept)
     if isinstance(expected, Exception):
-        return _failed(expected)
-    exact = single._exactly(double, call.restricted(_on_device(call, kept)))
+        return failed(expected)
+    exact = in_float64(model, call.restricted(_on_device(call, kept)))
     found = []
-    leaves = zip(single._leaves(output), single._leaves(expected), rows, strict=True)
-    for leaf, (ours, theirs, space) in enumerate(leaves):
+    both = zip(leaves(output), leaves(expected), rows, strict=True)
+    for leaf, (ours, theirs, space) in enumerate(both):
         if space is not None and theirs.dim() and theirs.size(0) == kept[space].numel():
             at = torch.searchsorted(kept[space], seeds[space])
-            pair = single.Pair(ours[seeds[space].to(ours.device)], theirs, at, leaf)
-            found.append(single.compare([pair], seeds[space], name, "their exact in-neighbourhood", exact))
+            pair = Pair(ours[seeds[space].to(ours.device)], theirs, at, leaf)
+            found.append(compare([pair], seeds[space], name, "their exact in-neighbourhood", exact))
     count = sum(numbers.numel() for numbers in seeds.values())
     worst, allowed, amplified = (
         max((item[key] for item in found), default=0.0) for key in ("worst", "allowed", "amplified")
@@ -249,7 +250,7 @@ def _compare_rows(
 def _compare_drawn(
     call: TypedInputs,
     forward: Forward,
-    double: Forward | None,
+    model: Forward,
     engine: Forward,
     generator: torch.Generator,
     reason: str,
@@ -267,11 +268,11 @@ def _compare_drawn(
     kept = {**edges, **_numbers(inside)}
     expected = _attempt(call, forward, kept)
     if isinstance(expected, Exception):
-        return _failed(expected)
+        return failed(expected)
     args, kwargs = part = call.restricted(_on_device(call, kept))
-    pairs = single.pairs_of(engine(*args, **kwargs), expected)
-    where, exact = f"{_count_edges(call, kept):,} drawn edges", single._exactly(double, part)
-    found = single.compare(pairs, torch.empty(0), name, where, exact)
+    pairs = pairs_of(engine(*args, **kwargs), expected)
+    where, exact = f"{_count_edges(call, kept):,} drawn edges", in_float64(model, part)
+    found = compare(pairs, torch.empty(0), name, where, exact)
     count = sum(numbers.numel() for space, numbers in kept.items() if space.startswith("N"))
     return Verification("subgraph", count, _count_edges(call, kept), reason=reason, **found)
 
@@ -289,10 +290,6 @@ def _attempt(call: TypedInputs, forward: Forward, kept: Kept) -> Any:
 def _on_device(call: TypedInputs, kept: Kept) -> Kept:
     device = call.inputs.tensors[call.relations[0].leaf].device
     return {space: numbers.to(device) for space, numbers in kept.items()}
-
-
-def _failed(error: Exception) -> Verification:
-    return Verification("none", reason=f"the model's forward fails on a part of the graph: {single._first_line(error)}")
 
 
 def _count_edges(call: TypedInputs, kept: Kept) -> int:

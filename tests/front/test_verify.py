@@ -11,7 +11,8 @@ from torch_geometric.nn import GCNConv, SAGEConv
 from torch_geometric.nn.models import GCN
 
 from pyg_fullgraph.errors import FullGraphMismatch
-from pyg_fullgraph.front.verify import Inputs, Verification, in_neighborhood, small_subgraph, verify
+from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
+from pyg_fullgraph.front.verify import Inputs, Verification, verify
 from tests.graphs import NASTY
 
 COLUMNS = 5
