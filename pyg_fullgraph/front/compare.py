@@ -7,6 +7,7 @@ result has to be about as close to that as the module's own forward is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,8 @@ def _rounding(pair: Pair, wide: list[Tensor]) -> tuple[float, float] | None:
         return None
     own, _ = _difference(pair.whole, wide[pair.leaf])  # of all rows: the more there are, the surer is the maximum
     ours, _ = _difference(pair.ours, pair.of(wide[pair.leaf]))
-    return float(ours.max()), AMPLIFIED * float(own.max())
+    limit = AMPLIFIED * float(own.max())
+    return (float(ours.max()), limit) if math.isfinite(limit) else None  # overflow is no rounding
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:

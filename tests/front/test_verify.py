@@ -11,6 +11,7 @@ from torch_geometric.nn import GCNConv, SAGEConv
 from torch_geometric.nn.models import GCN
 
 from pyg_fullgraph.errors import FullGraphMismatch
+from pyg_fullgraph.front.compare import compare, pairs_of
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
 from pyg_fullgraph.front.verify import Inputs, Verification, verify
 from tests.graphs import NASTY
@@ -293,6 +294,13 @@ def test_amplified_rounding_is_judged_in_float64() -> None:
     with pytest.raises(FullGraphMismatch):
         verify(inputs_of(x, edge_index), exact + 0.1, forward=model, engine=model, hops=1)
     assert not verify(inputs_of(x, edge_index), exact, forward=model.conv, engine=model.conv, hops=1).amplified
+
+
+def test_overflow_excuses_nothing() -> None:
+    theirs, exact = torch.tensor([[1.0], [float("inf")]]), torch.tensor([[1.0], [1e39]], dtype=torch.float64)
+    ours = torch.tensor([[9.0], [float("inf")]])
+    with pytest.raises(FullGraphMismatch):
+        compare(pairs_of(ours, theirs), torch.arange(2), "Model", "a part", lambda: [exact])
 
 
 def test_float64_is_not_asked_where_it_cannot_run() -> None:
