@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from measure import time_interleaved
 from torch import Tensor
 
 
@@ -49,17 +48,6 @@ TILES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def interleaved(runs: dict[str, Callable[[], object]], repeat: int = 40) -> dict[str, float]:
-    """Median seconds of each, in rounds, so that other work on the machine meets all."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeat + 3):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[3:]) for name, found in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edges", type=int, default=8192)
@@ -75,14 +63,12 @@ def main() -> None:
         )
         for name, plain in TILES.items():
             compiled = torch.compile(plain, dynamic=True)  # tiles differ in how many edges they hold
-            start = time.perf_counter()
-            compiled(*tile)
-            cost = time.perf_counter() - start
-            found = interleaved({"eager": lambda p=plain: p(*tile), "compiled": lambda c=compiled: c(*tile)})  # type: ignore[misc]
-            gain = found["eager"] - found["compiled"]
+            runs = {"eager": lambda p=plain: p(*tile), "compiled": lambda c=compiled: c(*tile)}  # type: ignore[misc]
+            found = time_interleaved(runs, repeat=40)
+            cost, eager, fused = found["compiled"].first, found["eager"].median, found["compiled"].median
+            gain = eager - fused
             pays = f"{cost / gain * edges:,.0f}" if gain > 0 else "never"
-            ratio = found["eager"] / found["compiled"]
-            line = f"{cost:10.1f} {found['eager'] * 1e3:9.2f} {found['compiled'] * 1e3:12.2f} {ratio:6.2f} {pays:>17}"
+            line = f"{cost:10.1f} {eager * 1e3:9.2f} {fused * 1e3:12.2f} {eager / fused:6.2f} {pays:>17}"
             print(f"{name:18} {line}")
 
 
