@@ -15,18 +15,17 @@ from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resol
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.trace import Traced, trace
-from pyg_fullgraph.errors import CaptureError, GraphError, InputError
+from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
-from pyg_fullgraph.graph.validate import check_endpoints, in_range
-from pyg_fullgraph.ir import Program, Stage, needs_all_rows
-from pyg_fullgraph.ir.fused import FUSED
+from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
-from pyg_fullgraph.plan import predict
+from pyg_fullgraph.plan import measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
+from pyg_fullgraph.runtime.indices import check_gathers, check_indices
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 
 _VERIFY: dict[bool | str, str] = {
@@ -196,7 +195,10 @@ class Engine:
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
-        """How a call runs: supersteps, kernels, predicted bytes and peak memory.
+        """How a call runs: supersteps, kernels, bytes and peak memory, and predicted against measured seconds.
+
+        The first report of a process measures the machine's rates, which takes about a second. Measured seconds are
+        those of the last call on these very tensors, so call the engine before for a full table.
 
         Args:
             args, kwargs: as for the model's forward.
@@ -217,6 +219,8 @@ class Engine:
             structure.nbytes(),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
             whole_notes(captured.program, compiled.schedule, compiled.joined),
+            measure_machine(self._threads()),
+            structure.measured,
         )
 
     @property
@@ -267,9 +271,9 @@ class Engine:
             captured.structures.move_to_end(key)
             return hit[1]
         captured.traced.check(captured.signature.sizes(tensors))
-        _check_indices(captured.signature, tensors)
+        check_indices(captured.signature, tensors)
         structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
-        _check_gathers(captured.program, structure)
+        check_gathers(captured.program, structure)
         captured.compiled.prepare(structure)
         captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
         while len(captured.structures) > _KEPT_GRAPHS:
@@ -302,6 +306,7 @@ class Engine:
                 limits,
             )
             result = _not_cached(run.run(), structure, tensors)
+            structure.measured = tuple(run.seconds)
         finally:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
@@ -375,50 +380,6 @@ def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
     return torch.utils._pytree.tree_map(pick, tree)
 
 
-def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
-    """Every edge index must name existing nodes; checked before any work."""
-    sizes = signature.sizes(tensors)
-    for leaf, tensor in zip(signature.leaves, tensors, strict=True):
-        if (
-            leaf.value_class != "int"
-            or len(leaf.dims) != 2
-            or leaf.dims[0] != 2
-            or not str(leaf.dims[1]).startswith("E")
-        ):
-            continue
-        num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
-        if num_src is not None and num_dst is not None:
-            check_endpoints(tensor[0], tensor[1], num_src, num_dst, name=leaf.name)
-
-
-def _check_gathers(program: Program, structure: Structure) -> None:
-    """The kernels believe their indices, so every index must be in range, also those that no edge list holds."""
-    seen: set[tuple[str, Any]] = set()
-    for value in program:
-        if value.op != "gather" and value.op not in FUSED:
-            continue
-        table, index = value.args[:2]
-        if index is None or program[index.name].stage is not Stage.STRUCT:
-            continue
-        space = program[table.name].space
-        if space is None or (index.name, space) in seen or not _is_structure(program, structure, space):
-            continue
-        seen.add((index.name, space))
-        rows, numbers = int(structure.size_of(space)), structure.value(index.name)
-        if not in_range(numbers, rows):
-            edge = int(((numbers < 0) | (numbers >= rows)).nonzero()[0])
-            raise GraphError(
-                f"Index {int(numbers[edge])} (entry {edge}) is read at {value.where or value.name}, but there are "
-                f"{rows:,} rows, numbered from 0."
-            )
-
-
-def _is_structure(program: Program, structure: Structure, space: Any) -> bool:
-    """Whether a size is known before the values of the data are."""
-    unknown = [symbol for symbol in space.free_symbols if symbol not in structure.sizes]
-    return all(program[program.definers[symbol]].stage is Stage.STRUCT for symbol in unknown)
-
-
 def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
     """The result with copies of what is kept with the graph: callers may write into it."""
     kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
@@ -429,12 +390,3 @@ def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
         return leaf.clone() if shared else leaf
 
     return torch.utils._pytree.tree_map(own, result)
-
-
-def _endpoints(space: str, sizes: dict[str, int]) -> tuple[int | None, int | None]:
-    parts = space.removeprefix("E:").split("__")
-    if space.startswith("E:") and len(parts) == 3:
-        return sizes.get(f"N:{parts[0]}"), sizes.get(f"N:{parts[2]}")
-    if "N" in sizes:
-        return sizes["N"], sizes["N"]
-    return sizes.get("N:src"), sizes.get("N:dst")

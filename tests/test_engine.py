@@ -224,6 +224,34 @@ def test_nasty_graphs_with_thousands_of_columns(name: str) -> None:
         close(got, expected)
 
 
+def test_explain_predicts_and_measures_every_superstep(model) -> None:
+    x, edges = graph()
+    engine = Engine(model)
+    report = engine.explain(x, edges)
+    assert report.measured == ()
+    assert "measured in the last call" not in str(report)
+    engine(x, edges)
+    report = engine.explain(x, edges)
+    assert len(report.measured) == len(report.costs) == 3
+    assert all(seconds > 0 for seconds in report.measured)
+    assert "measured in the last call" in str(report) or report.machine is None
+    if report.machine is not None:
+        assert len(report.predicted) == 3
+        assert all(seconds > 0 for seconds in report.predicted)
+    assert "<th>predicted</th><th>measured</th>" in report._repr_html_()
+    other = engine.explain(*graph(seed=1))
+    assert other.measured == ()  # of a graph that was not run
+
+
+def test_fetched_rows_are_part_of_the_gathered_bytes(model) -> None:
+    x, edges = graph()
+    for step in Engine(model).explain(x, edges).costs:
+        for block in step.blocks:
+            fetched = sum(row * count for row, count in block.fetches)
+            assert 0 < fetched < block.gathered
+            assert all(count >= edges.size(1) for _, count in block.fetches)
+
+
 def test_explain_has_the_program_and_html(model) -> None:
     x, edges = graph()
     report = Engine(model).explain(x, edges)

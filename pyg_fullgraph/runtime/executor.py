@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -120,6 +121,7 @@ class Run:
         self.tables: dict[str, Table] = {}
         self.globals: dict[str, Any] = {}
         self.pools: dict[str, RowPool | GroupPool] = {}
+        self.seconds: list[float] = []
         self.unions = Unions(self.program, compiled.parts, structure.size_of, home)
         for value in self.program:
             if value.op == "param":
@@ -154,8 +156,9 @@ class Run:
         return self.tables[name].whole().movedim(0, value.row_dim)
 
     def run(self) -> Any:
-        """Execute all supersteps and return the model's outputs."""
+        """Execute all supersteps and return the model's outputs; `seconds` then has the time of each."""
         for number, step in enumerate(self.compiled.schedule.steps):
+            start = time.perf_counter()
             for name in (*step.views, *step.whole):
                 self._whole_operator(name)
             for position, block in enumerate(step.blocks):
@@ -163,6 +166,7 @@ class Run:
             for name in step.frees:
                 self.tables.pop(name, None)
                 self.globals.pop(name, None)
+            self.seconds.append(time.perf_counter() - start)
         return map_args(
             self.program.outputs,
             lambda leaf: (

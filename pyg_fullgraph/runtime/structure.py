@@ -61,6 +61,7 @@ class Structure:
         self.sizes: dict[sympy.Symbol, int | float] = {}
         self.values: dict[str, Any] = {}
         self.in_edges: dict[str, InEdges] = {}
+        self.measured: tuple[float, ...] = ()  # seconds of each superstep of the last run on this graph
         self._bind_sizes(inputs)
         for value in program:
             if value.op == "input" and value.stage is Stage.STRUCT:
