@@ -22,11 +22,13 @@ def test_rates_between_measured_sizes(row_bytes: int, expected: float) -> None:
 
 @pytest.mark.skipif(backend.load()[0] is None, reason="the probes are part of the C++ kernels")
 def test_rates_are_measured_once() -> None:
-    before = torch.get_num_threads()
+    before, random = torch.get_num_threads(), torch.get_rng_state()
+    measure_machine.cache_clear()
     found = measure_machine(1)
     assert found is not None
     assert found is measure_machine(1)
     assert torch.get_num_threads() == before
+    assert torch.equal(torch.get_rng_state(), random)  # the caller's random numbers stay what they were
     assert tuple(row for row, _ in found.gathered) == ROW_BYTES
     for rate in (found.sequential, *(rate for _, rate in found.gathered)):
         assert 1e7 < rate < 1e13  # bytes per second of any memory, caches included
