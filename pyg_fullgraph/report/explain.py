@@ -79,10 +79,13 @@ class Report:
                         f"{block.flops / 1e9:.2f}",
                         _size(step.tables),
                         "-" if self.machine is None else _time(block.seconds(self.machine)),
-                        "" if position else _time(self.measured[number]) if self.measured else "-",
+                        self._measured(number) if position == 0 else "",
                     )
                 )
         return rows
+
+    def _measured(self, number: int) -> str:
+        return _time(self.measured[number]) if self.measured else "-"
 
     _HEAD = (
         "superstep",
@@ -114,10 +117,12 @@ class Report:
 
     def _times(self) -> str:
         """Predicted against measured seconds, and what they rest on."""
-        if self.machine is None:
-            return ""
-        total = f"; {_time(sum(self.predicted))} at the rates of {self.machine.threads} threads here"
-        return total + (f", {_time(sum(self.measured))} measured in the last call" if self.measured else "")
+        told = []
+        if self.machine is not None:
+            told.append(f"{_time(sum(self.predicted))} at the rates of {self.machine.threads} threads here")
+        if self.measured:
+            told.append(f"{_time(sum(self.measured))} measured in the last call")
+        return "".join(f"; {item}" for item in told)
 
     def _repr_html_(self) -> str:
         cells = "".join(

@@ -8,8 +8,8 @@ namespace {
 
 constexpr int64_t kCopyAhead = 16;
 constexpr int64_t kPrefetchBytes = 1024;
-constexpr int64_t kBytesAhead =
-    8192;  // of rows under way, of the probe; more would push each other out of L1
+// Of the probe, the bytes of rows under way: near the best that was measured, for rows of 64 bytes to 2 KiB.
+constexpr int64_t kBytesAhead = 8192;
 
 using Block = Vec<uint8_t, kVectorBytes>;
 
