@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resolve
+from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
+from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.ordinary import ordinary_layers
@@ -27,6 +28,7 @@ from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.indices import check_gathers, check_indices
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
+from pyg_fullgraph.runtime.workers import Workers
 
 _VERIFY: dict[bool | str, str] = {
     "auto": "auto",
@@ -96,6 +98,7 @@ class Engine:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
+        self._state, self._workers = ModelState(), Workers()
         self.notes: list[str] = []
         self.verification: Verification | None = None
 
@@ -134,7 +137,7 @@ class Engine:
             CaptureError: the forward has no exact capture, and `fallback` is "error".
             FullGraphMismatch: verification failed.
         """
-        check_ready(self.model)
+        state = self._state.number(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
             return _copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
@@ -144,7 +147,7 @@ class Engine:
             numbers = None if nodes is None else _node_numbers(nodes, rows)
             return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
-            captured = self._capture(signature)
+            captured = self._capture(signature, state)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
@@ -206,7 +209,7 @@ class Engine:
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
-        captured = self._capture(signature)
+        captured = self._capture(signature, self._state.number(self.model))
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
         keys = sorted(compiled.code)
@@ -238,8 +241,9 @@ class Engine:
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
 
-    def _capture(self, signature: Signature) -> _Captured:
-        key = (signature.key, module_fingerprint(self.model), _autocast())
+    def _capture(self, signature: Signature, state: int) -> _Captured:
+        """The traced call; `state` is the model's."""
+        key = (signature.key, state, _autocast())
         if key in self._refused:
             raise CaptureError(self._refused[key])
         if key not in self._captured:
@@ -304,6 +308,7 @@ class Engine:
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
                 limits,
+                self._workers,
             )
             result = _not_cached(run.run(), structure, tensors)
             structure.measured = tuple(run.seconds)

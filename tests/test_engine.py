@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import sys
+import threading
+from collections import Counter
 
 import pytest
 import torch
@@ -369,3 +373,53 @@ def test_a_branch_on_sizes_is_taken_as_in_forward() -> None:
     one_edge = torch.tensor([[0], [1]])
     with torch.no_grad():
         assert torch.allclose(engine(x, one_edge), model(x, one_edge))
+
+
+@pytest.mark.parametrize("build", [gnn.GCN, gnn.GraphSAGE, gnn.GAT])
+def test_a_warm_call_on_a_small_graph_takes_few_steps(build) -> None:
+    """On a graph of Cora's size Python's steps are most of the time: it took 9,000 of them for GCN before, 555 now."""
+    model = build(16, 16, 2, 7).eval()
+    x, edges = graph(2708, 10556)
+    engine = Engine(model)
+    for _ in range(3):
+        engine(x, edges)
+    steps = Counter()
+
+    def count(frame, event, _argument) -> None:
+        if event == "call":
+            steps[frame.f_code.co_filename] += 1
+
+    sys.setprofile(count)
+    try:
+        out = engine(x, edges)
+    finally:
+        sys.setprofile(None)
+    close(out, model(x, edges).detach())
+    assert sum(count for name, count in steps.items() if "sympy" in name) < 50, steps  # but hashes of sizes
+    assert sum(steps.values()) < 1500, steps
+
+
+def test_blocks_run_on_threads_that_stay(model) -> None:
+    x, edges = graph(20_000, 200_000, width=16)
+    engine = Engine(model, threads=3)
+    engine(x, edges)
+    before = {thread.ident for thread in threading.enumerate()}
+    for _ in range(3):
+        engine(x, edges)
+    assert {thread.ident for thread in threading.enumerate()} == before
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("pyg_fullgraph")]) >= 2
+    assert torch.equal(Engine(model, threads=1)(x, edges), engine(x, edges))
+
+
+def test_threads_end_with_their_engine(model) -> None:
+    x, edges = graph(20_000, 200_000, width=16)
+    engine = Engine(model, threads=2, verify="off")
+    before = set(threading.enumerate())
+    engine(x, edges)
+    mine = set(threading.enumerate()) - before
+    assert mine
+    del engine
+    gc.collect()
+    for thread in mine:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in mine)
