@@ -52,7 +52,7 @@ void gather_reduce(Address out, int64_t out_stride, Address x, int64_t x_stride,
   fg::gather_reduce(args, threads);
 }
 
-void attention(Address out, int64_t out_stride, Place value, int dtype, Address src, int index,
+void attention(Address out, int64_t out_stride, Place value, bool shared, int dtype, Address src, int index,
                Address rowptr, int64_t rows, int64_t heads, int64_t channels, int score, Place key,
                Place query, Place edge, Address att, int64_t key_channels, double scale,
                double negative_slope, int threads) {
@@ -60,6 +60,7 @@ void attention(Address out, int64_t out_stride, Place value, int dtype, Address 
   fg::AttendArgs args;
   args.edges = edges_at(src, index, rowptr, rows);
   args.value = rows_at(value);
+  args.shared = shared;
   args.heads = heads;
   args.channels = channels;
   args.out = pointer<void>(out);

@@ -47,11 +47,13 @@ struct ReduceArgs {
   int64_t width() const { return heads * channels; }
 };
 
-// out[i, h, :] = sum over the edges of row i of softmax(score)[e, h] * value[src[e], h, :];
+// out[i, h, :] = sum over the edges of row i of softmax(score)[e, h] * value[src[e], h, :], or with `shared`
+// of value[src[e], :];
 // without a value (value.data == null) out is the softmax itself, [E, H].
 struct AttendArgs {
   Edges edges;
   Rows value;
+  bool shared = false;              // value is [N, C], the same for all heads
   int64_t heads = 1, channels = 0;  // of value
   void* out = nullptr;
   int64_t out_stride = 0;

@@ -59,7 +59,7 @@ def segment_softmax(score: Tensor, rowptr: Tensor, *, out: Tensor | None = None,
         fail_edges("segment_softmax", "score", score, rowptr)
     result = output("segment_softmax", out, score, tuple(score.shape))
     module.attention(
-        result.data_ptr(), result.stride(0), NO_ROWS, DTYPES[score.dtype], 0, IDENTITY, rowptr.data_ptr(), rows,
+        result.data_ptr(), result.stride(0), NO_ROWS, False, DTYPES[score.dtype], 0, IDENTITY, rowptr.data_ptr(), rows,
         width(score), 0, EXPLICIT, NO_ROWS, NO_ROWS, place(score), 0, 0, 1.0, 0.0, threads_or_default(threads),
     )  # fmt: skip
     return result
@@ -77,7 +77,7 @@ def attention(
     """Attention with given scores: `out[i, h] = sum over e in row i of softmax(score)[e, h] * value[src[e], h]`.
 
     Args:
-        value: [N, H, ...].
+        value: [N, H, ...], or [N, 1, ...] that all heads share.
         src: int32 or int64 [E]; every value must be in [0, N), which is not checked here.
         rowptr: int64 [B + 1].
         score: [E, H], of value's type.
@@ -90,7 +90,7 @@ def attention(
     Raises:
         OperatorError: an argument has a wrong shape or type.
     """
-    rows, heads = check_attention("attention", value, src, rowptr)
+    rows, heads = check_attention("attention", value, src, rowptr, score)
     check_like("attention", "score", score, (src.numel(), heads), "[E, H]")
     if torch.compiler.is_compiling():
         return keep("attention", torch.ops.pyg_fullgraph.attention(value, src, rowptr, score), out)
@@ -121,7 +121,7 @@ def attention_additive(
     `score[e, h] = leaky_relu(score_src[src[e], h] + score_dst[i, h] + score_edge[e, h])`, then as `attention`.
 
     Args:
-        value: [N, H, ...].
+        value: [N, H, ...], or [N, 1, ...] that all heads share.
         src: int32 or int64 [E]; every value must be in [0, N), which is not checked here.
         rowptr: int64 [B + 1].
         score_src: [N, H], of value's type.
@@ -137,7 +137,7 @@ def attention_additive(
     Raises:
         OperatorError: an argument has a wrong shape or type.
     """
-    rows, heads = check_attention("attention_additive", value, src, rowptr)
+    rows, heads = check_attention("attention_additive", value, src, rowptr, score_src)
     check_like("attention_additive", "score_src", score_src, (value.shape[0], heads), "[N, H]")
     check_like("attention_additive", "score_dst", score_dst, (rows, heads), "[B, H]")
     given = [value, score_src, score_dst]
@@ -176,7 +176,7 @@ def attention_gatv2(
     `attention`.
 
     Args:
-        value: [N, H, ...].
+        value: [N, H, ...], or [N, 1, ...] that all heads share.
         src: int32 or int64 [E]; every value must be in [0, N), which is not checked here.
         rowptr: int64 [B + 1].
         key: [N, H, C], of value's type; may be `value` itself.
@@ -193,7 +193,7 @@ def attention_gatv2(
     Raises:
         OperatorError: an argument has a wrong shape or type.
     """
-    rows, heads = check_attention("attention_gatv2", value, src, rowptr)
+    rows, heads = check_attention("attention_gatv2", value, src, rowptr, key)
     channels = check_query("attention_gatv2", value, key, query, rows)
     check_like("attention_gatv2", "att", att, (heads, channels), "[H, C]")
     given = [value, key, query, att]
@@ -229,7 +229,7 @@ def attention_dot(
     `score[e, h] = scale * sum_c query[i, h, c] * key[src[e], h, c]`, then as `attention`.
 
     Args:
-        value: [N, H, ...].
+        value: [N, H, ...], or [N, 1, ...] that all heads share.
         src: int32 or int64 [E]; every value must be in [0, N), which is not checked here.
         rowptr: int64 [B + 1].
         key: [N, H, C], of value's type.
@@ -244,7 +244,7 @@ def attention_dot(
     Raises:
         OperatorError: an argument has a wrong shape or type.
     """
-    rows, heads = check_attention("attention_dot", value, src, rowptr)
+    rows, heads = check_attention("attention_dot", value, src, rowptr, key)
     channels = check_query("attention_dot", value, key, query, rows)
     if torch.compiler.is_compiling():
         result = torch.ops.pyg_fullgraph.attention_dot(value, src, rowptr, key, query, scale)
@@ -313,19 +313,27 @@ def edge_dot(
     return result
 
 
-def check_attention(operator: str, value: Tensor, src: Tensor, rowptr: Tensor) -> tuple[int, int]:
-    """Check what all attentions share and return the rows B and the heads H."""
+def check_attention(operator: str, value: Tensor, src: Tensor, rowptr: Tensor, heads_of: Tensor) -> tuple[int, int]:
+    """Check what all attentions share and return the rows B and the heads H.
+
+    Args:
+        heads_of: what the scores are made of, H in its second dimension.
+    """
     rows = check_rowptr(operator, rowptr)
     check_index(operator, "src", src)
     if value.dim() < 2:
         fail(operator, "value", value, "[N, H, ...]")
-    return rows, value.shape[1]
+    heads = value.shape[1]
+    if heads == 1 and value.dim() == 3 and heads_of.dim() > 1:
+        heads = heads_of.shape[1]
+    return rows, heads
 
 
 def check_query(operator: str, value: Tensor, key: Tensor, query: Tensor, rows: int) -> int:
     """Check keys against values and queries, and return the keys' channels C."""
-    if key.dim() != 3 or key.shape[:2] != value.shape[:2]:
-        fail(operator, "key", key, f"[N, H, C] = [{value.shape[0]}, {value.shape[1]}, C]")
+    heads = value.shape[1]
+    if key.dim() != 3 or key.shape[0] != value.shape[0] or heads not in (1, key.shape[1]):
+        fail(operator, "key", key, f"[N, H, C] = [{value.shape[0]}, {heads}, C]")
     check_like(operator, "query", query, (rows, key.shape[1], key.shape[2]), "[B, H, C]")
     return key.shape[2]
 
@@ -366,9 +374,9 @@ def launch(
     key, query, edge = (None if x is None else with_packed_rows(x) for x in (key, query, edge))
     if module.count_edges(rowptr.data_ptr(), rows) != src.numel():
         fail_edges(operator, "src", src, rowptr)
-    result = output(operator, out, value, (rows, *value.shape[1:]))
+    result = output(operator, out, value, (rows, heads, *value.shape[2:]))
     module.attention(
-        result.data_ptr(), result.stride(0), place(value), DTYPES[value.dtype],
+        result.data_ptr(), result.stride(0), place(value), value.shape[1] < heads, DTYPES[value.dtype],
         src.data_ptr(), INDICES[src.dtype], rowptr.data_ptr(), rows, heads, math.prod(value.shape[2:]),
         score, place(key), place(query), place(edge), 0 if att is None else att.data_ptr(), key_channels,
         scale, negative_slope, threads_or_default(threads),

@@ -125,8 +125,9 @@ def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query
 @attention_additive.register_fake
 @attention_gatv2.register_fake
 @attention_dot.register_fake
-def _(value: Tensor, src: Tensor, rowptr: Tensor, *rest: object, **more: object) -> Tensor:
-    return value.new_empty((rowptr.shape[0] - 1, *value.shape[1:]))
+def _(value: Tensor, src: Tensor, rowptr: Tensor, scored: Tensor, *rest: object, **more: object) -> Tensor:
+    heads = scored.shape[1] if value.dim() == 3 and value.shape[1] == 1 else value.shape[1]
+    return value.new_empty((rowptr.shape[0] - 1, heads, *value.shape[2:]))
 
 
 @torch.library.custom_op("pyg_fullgraph::edge_dot", mutates_args=())

@@ -161,10 +161,11 @@ class _Cut:
         """
         latest: dict[Instance, int] = {}  # edge values run where they are used, whenever that is
         complete = {op[0] for instance in self.step for op, how in self.operands(instance) if how == "stored"}
+        staying = self._staying(complete)
         for instance in sorted(self.step, key=lambda item: -self.order[item[0]]):
             name, context = instance
             if context is None and instance in latest:
-                self._decide(name, latest[instance], complete)
+                self._decide(name, latest[instance], complete, staying)
             at = self.step[instance] if context is None else latest.get(instance, self.step[instance])
             for operand, how in self.operands(instance):
                 if operand in self.step:
@@ -175,7 +176,19 @@ class _Cut:
             if value.op == "aten" and value.target is None:  # one output of an operator with several stays with it
                 self.step[name, None] = self.step[value.args[0].name, None]
 
-    def _decide(self, name: str, sunk: int, complete: set[str]) -> None:
+    def _staying(self, complete: set[str]) -> dict[str, int]:
+        """The last step in which a row value can be computed, where what is written whole needs it."""
+        bound: dict[str, int] = {}
+        for name, context in sorted(self.step, key=lambda item: -self.order[item[0]]):
+            if name in complete or name in self.program.output_names():
+                bound[name] = min(bound.get(name, self.step[name, context]), self.step[name, context])
+            if context is None and name in bound:
+                for (ref, at), how in self.operands((name, None)):
+                    if at is None and how == "same":
+                        bound[ref] = min(bound.get(ref, bound[name]), bound[name])
+        return bound
+
+    def _decide(self, name: str, sunk: int, complete: set[str], staying: dict[str, int]) -> None:
         value = self.program[name]
         if value.op not in ("aten", "gather") or self.is_whole(value) or sunk <= self.step[name, None]:
             return
@@ -184,7 +197,8 @@ class _Cut:
         carried = 0
         for (ref, _), _how in self.operands((name, None)):
             operand = self.program[ref]
-            follows = operand.op == "input" or (operand.op == "aten" and not self.is_whole(operand))
+            moves = operand.op == "aten" and not self.is_whole(operand) and staying.get(ref, sunk) >= sunk
+            follows = operand.op == "input" or moves
             carried += 0 if follows or ref in complete else operand.row_bytes
         if carried == 0 or carried < value.row_bytes:
             self.step[name, None] = sunk

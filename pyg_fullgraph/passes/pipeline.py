@@ -13,6 +13,7 @@ from pyg_fullgraph.passes.accumulate import accumulate_products
 from pyg_fullgraph.passes.columns import drop_columns
 from pyg_fullgraph.passes.cse import merge_equal
 from pyg_fullgraph.passes.fuse import fuse_aggregations
+from pyg_fullgraph.passes.heads import fold_scores, share_rows
 from pyg_fullgraph.passes.hoist import hoist
 from pyg_fullgraph.passes.mean import fuse_mean
 from pyg_fullgraph.passes.messages import fuse_messages, fuse_reductions
@@ -35,6 +36,8 @@ PIPELINE: list[tuple[str, Callable[[Program], None]]] = [
     ("fuse", fuse_aggregations),
     ("messages", fuse_messages),
     ("mean", fuse_mean),
+    ("scores", fold_scores),
+    ("heads", share_rows),
     ("narrow", narrow_aggregations),
     ("scalers", scale_products),
     ("accumulate", accumulate_products),

@@ -63,6 +63,43 @@ def test_every_shape(kind, heads, channels, each_isa):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("heads,channels", [(2, 5), (3, 16), (4, 33), (4, 128), (5, 3), (8, 20), (17, 64), (40, 1)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=short)
+def test_heads_that_share_a_value(kind, heads, channels, dtype, each_isa):
+    for case in (Case(40, [3, 0, 20, 1, 64, 7, 16]), hub_case()):
+        operator, definition, value, rest = problem(case, kind, heads, channels, dtype)
+        shared = value[:, :1]
+        expected = definition(shared.double(), case.src, case.rowptr, *in_double(rest)).to(dtype)
+        assert expected.shape == (case.rows, heads, channels)
+        for isa in each_isa():
+            for src in indices(case.src, isa):
+                assert_close(operator(shared, src, case.rowptr, *rest, threads=2), expected, scale=3)
+
+
+@pytest.mark.parametrize("masked", [slice(0, 800), slice(700, 1500), slice(0, 1500)])
+def test_long_rows_with_scores_of_minus_infinity(masked, each_isa):
+    case = Case(1600, [1500, 2])  # more edges than keys of 4 x 64 columns stay in cache
+    case.src[:1500] = torch.arange(1500)
+    operator, definition, value, (key, query, scale) = problem(case, "dot", 4, 64, torch.float32)
+    key[masked, :, 0], query[..., 0] = -torch.inf, 1
+    expected = definition(value.double(), case.src, case.rowptr, key.double(), query.double(), scale).float()
+    assert expected[0].isnan().all() == (masked == slice(0, 1500))
+    for _ in each_isa():
+        got = operator(value, case.src, case.rowptr, key, query, scale)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 1.5, -0.25])
+def test_gatv2_slopes(slope, each_isa):
+    case = Case(40, [3, 0, 20, 1, 64, 7, 16])
+    operator, definition, value, rest = problem(case, "gatv2", 4, 12, torch.float32)
+    rest[-1] = slope
+    expected = definition(value.double(), case.src, case.rowptr, *in_double(rest)).float()
+    for _ in each_isa():
+        assert_close(operator(value, case.src, case.rowptr, *rest), expected, scale=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_threads_or_pool(kind, extension):
     case = hub_case()
     operator, _, value, rest = problem(case, kind, 4, 6, torch.float32)

@@ -1,152 +1,12 @@
 // Attention and edge softmax. One row at a time: scores into a buffer, maximum, exp, sum, weights, then the
 // weighted sum of span.h over the same edges. The buffer holds one row per edge of `padded_heads`
 // accumulators.
+#include "cpu/kernels/scores.h"
 #include "cpu/kernels/span.h"
 
 namespace fg {
 namespace FG_ISA {
 namespace {
-
-constexpr int64_t kScoresAhead = 16;
-constexpr int kPrefetchBytes = 1024;  // of a key row; the hardware goes on from there
-
-// A power of two below a vector, else whole vectors: then the columns of a vector repeat with the heads.
-int64_t padded_heads(int dtype, int64_t heads) {
-  const int64_t lanes = kVectorBytes / accumulator_bytes(dtype);
-  if (heads > lanes) return (heads + lanes - 1) / lanes * lanes;
-  int64_t padded = 1;
-  while (padded < heads) padded *= 2;
-  return padded;
-}
-
-FG_INLINE int64_t edge_end(const Edges& edges) {
-  return edges.rowptr[edges.rows] - edges.rowptr[0];
-}
-
-// ---- scores ----
-
-template <class V>
-FG_INLINE V leaky_relu(V v, V slope) {
-  return (v > 0) ? v : v * slope;
-}
-
-// score[e, h] given, or score_src[src[e], h] + score_dst[i, h] (+ score_edge[e, h]) through leaky_relu.
-template <class T, class I, int L>
-void head_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, accum<T>* buffer) {
-  using A = accum<T>;
-  using V = Vec<A, L>;
-  const int64_t heads = args.heads, padded = padded_heads(args.dtype, heads), end = edge_end(args.edges) - 1;
-  const T* key = static_cast<const T*>(args.key.data);
-  const T* query = static_cast<const T*>(args.query.data) + row * args.query.stride;
-  const T* edge = static_cast<const T*>(args.edge.data);
-  const I* src = static_cast<const I*>(args.edges.src);
-  const V slope = broadcast<A, L>(static_cast<A>(args.negative_slope));
-  const auto get = [](const T* p, int64_t n) { return n >= L ? load<L>(p) : load_some<L>(p, n); };
-  for (int64_t h = 0; h < padded; h += L) {
-    const int64_t n = heads - h;
-    A* out = buffer + h;
-    if (args.score == kExplicit) {
-      for (int64_t e = e0; e < e1; ++e, out += padded) store<L>(out, get(edge + e * args.edge.stride + h, n));
-      continue;
-    }
-    const V mine = get(query + h, n);
-    for (int64_t e = e0; e < e1; ++e, out += padded) {
-      prefetch(key + row_of(src, smaller(e + kScoresAhead, end)) * args.key.stride + h);
-      V v = get(key + row_of(src, e) * args.key.stride + h, n) + mine;
-      if (edge != nullptr) v = v + get(edge + e * args.edge.stride + h, n);
-      store<L>(out, leaky_relu(v, slope));
-    }
-  }
-}
-
-// sum_c att[h, c] * leaky_relu(query[i] + key[src[e]] (+ edge[e]))[h, c], or scale * sum_c query[i] *
-// key[src[e]].
-template <class T, class I, int KIND, int L>
-void pair_scores(const AttendArgs& args, int64_t row, int64_t e0, int64_t e1, accum<T>* buffer) {
-  using A = accum<T>;
-  using V = Vec<A, L>;
-  const int64_t heads = args.heads, channels = args.key_channels, tail = channels % L,
-                whole = channels - tail;
-  const int64_t padded = padded_heads(args.dtype, heads), end = edge_end(args.edges) - 1;
-  const int64_t row_bytes = heads * channels * static_cast<int64_t>(sizeof(T));
-  const T* query = static_cast<const T*>(args.query.data) + row * args.query.stride;
-  const T* att = static_cast<const T*>(args.att);
-  const I* src = static_cast<const I*>(args.edges.src);
-  const V slope = broadcast<A, L>(static_cast<A>(args.negative_slope));
-  Vec<int_like<A>, L> number;
-  for (int i = 0; i < L; ++i) number[i] = i;
-  const auto in_tail = number >= (number * 0 + static_cast<int_like<A>>(L - tail));
-  for (int64_t e = e0; e < e1; ++e, buffer += padded) {
-    const char* later = reinterpret_cast<const char*>(
-        static_cast<const T*>(args.key.data) + row_of(src, smaller(e + kScoresAhead, end)) * args.key.stride);
-    for (int64_t b = 0; b < smaller<int64_t>(row_bytes, kPrefetchBytes); b += 64) prefetch(later + b);
-    const T* key = static_cast<const T*>(args.key.data) + row_of(src, e) * args.key.stride;
-    const T* edge = static_cast<const T*>(args.edge.data);
-    if (edge != nullptr) edge += e * args.edge.stride;
-    const auto product = [&](int64_t c) {
-      V v = load<L>(key + c), q = load<L>(query + c);
-      if constexpr (KIND == kDot) return v * q;
-      v = v + q;
-      if (edge != nullptr) v = v + load<L>(edge + c);
-      return leaky_relu(v, slope) * load<L>(att + c);
-    };
-    for (int64_t h = 0; h < heads; ++h) {
-      const int64_t first = h * channels;
-      V total = {};
-      for (int64_t c = 0; c < whole; c += L) total = total + product(first + c);
-      if (tail != 0) {
-        const V some = product(first + channels - L);
-        total = total + (in_tail ? some : V{});
-      }
-      buffer[h] = sum_lanes<A, L>(total) * (KIND == kDot ? static_cast<A>(args.scale) : 1);
-    }
-    for (int64_t h = heads; h < padded; ++h) buffer[h] = 0;
-  }
-}
-
-template <class T>
-using ScoreFn = void (*)(const AttendArgs&, int64_t row, int64_t e0, int64_t e1, accum<T>* buffer);
-
-// Call pick.template at<L>() with the widest L of lanes that `size` fills.
-template <int L, class Pick>
-FG_INLINE auto pick_lanes(int64_t size, Pick pick) {
-  if constexpr (L > 1) {
-    if (size < L) return pick_lanes<L / 2>(size, pick);
-  }
-  return pick.template at<L>();
-}
-
-template <class T, class I>
-struct PickHeads {
-  template <int L>
-  ScoreFn<T> at() const {
-    return head_scores<T, I, L>;
-  }
-};
-template <class T, class I, int KIND>
-struct PickPairs {
-  template <int L>
-  ScoreFn<T> at() const {
-    return pair_scores<T, I, KIND, L>;
-  }
-};
-
-template <class T, class I>
-ScoreFn<T> choose_scores(const AttendArgs& args) {
-  constexpr int L = kLanes<accum<T>>;
-  if (args.score == kDot) return pick_lanes<L>(args.key_channels, PickPairs<T, I, kDot>());
-  if constexpr (!__is_same(I, Identity)) {
-    if (args.score == kGatV2) return pick_lanes<L>(args.key_channels, PickPairs<T, I, kGatV2>());
-  }
-  return pick_lanes<L>(padded_heads(args.dtype, args.heads), PickHeads<T, I>());
-}
-
-template <class T>
-ScoreFn<T> choose_scores(const AttendArgs& args) {
-  if (args.edges.index == kInt32) return choose_scores<T, int32_t>(args);
-  if (args.edges.index == kInt64) return choose_scores<T, int64_t>(args);
-  return choose_scores<T, Identity>(args);
-}
 
 // ---- softmax of the buffer ----
 
@@ -242,6 +102,14 @@ FG_NOINLINE void softmax_given(A* buffer, int64_t edges, int64_t padded, const A
 // ---- rows and parts ----
 
 template <class T>
+FG_NOINLINE void narrow(const accum<T>* from, int64_t count, T* to) {
+  constexpr int L = kLanes<accum<T>>;
+  int64_t i = 0;
+  for (; i + L <= count; i += L) store<L>(to + i, load<L>(from + i));
+  for (; i < count; ++i) store<1>(to + i, load<1>(from + i));
+}
+
+template <class T>
 struct Attend {
   using A = accum<T>;
 
@@ -250,12 +118,20 @@ struct Attend {
   const ScoreFn<T> scores;
   SpanFn sum = nullptr;
   Span span = {};
-  A* buffer;
+  A *buffer, *state = nullptr;  // `state` [padded, C], where heads share their rows
 
   Attend(const AttendArgs& given, void* scratch)
       : args(given), padded(padded_heads(given.dtype, given.heads)), scores(choose_scores<T>(given)) {
     if (args.value.data == nullptr) {
       buffer = static_cast<A*>(scratch);
+      return;
+    }
+    if (args.shared) {
+      state = static_cast<A*>(scratch);
+      buffer = state + padded * args.channels;
+      sum = shared_sum(args.dtype, args.edges.index, padded);
+      span = {args.value.data, args.value.stride, args.edges.src, args.edges.count(),
+              args.channels,   nullptr,           false,          true};
       return;
     }
     LaneMap* lanes = static_cast<LaneMap*>(scratch);
@@ -292,7 +168,9 @@ struct Attend {
     scores(args, r, e0, e1, buffer);
     softmax(buffer, e1 - e0, padded);
     if (args.value.data == nullptr) return write_weights(e0, e1);
-    sum(span, e0, e1, buffer, padded, out);
+    if (!args.shared) return sum(span, e0, e1, buffer, padded, out);
+    sum(span, e0, e1, buffer, padded, state);
+    narrow<T>(state, args.width(), out);
   }
 
   // A part of a row: its stats, and with a value the sum under weights not yet divided.
@@ -301,7 +179,9 @@ struct Attend {
     softmax_stats(buffer, e1 - e0, padded, stats, stats + padded);
     if (args.value.data == nullptr) return;
     span.raw = true;
-    sum(span, e0, e1, buffer, padded, partial);
+    if (!args.shared) return sum(span, e0, e1, buffer, padded, partial);
+    sum(span, e0, e1, buffer, padded, state);
+    __builtin_memcpy(partial, state, static_cast<size_t>(args.width()) * sizeof(A));
   }
 
   // The scores themselves -> out [E, H].
@@ -366,8 +246,12 @@ void merge(const AttendArgs& args, int64_t row, accum<T>* stats, const accum<T>*
 
 int64_t attend_scratch(const AttendArgs& args, int64_t edges) {
   const int64_t padded = padded_heads(args.dtype, args.heads);
-  const int64_t lanes = args.value.data == nullptr ? 0 : lane_map_bytes(args.dtype, args.width());
-  return lanes + edges * padded * accumulator_bytes(args.dtype) + 2 * kVectorBytes;
+  int64_t before = 0;  // the buffer
+  if (args.shared)
+    before = padded * args.channels * accumulator_bytes(args.dtype);
+  else if (args.value.data != nullptr)
+    before = lane_map_bytes(args.dtype, args.width());
+  return before + edges * padded * accumulator_bytes(args.dtype) + 2 * kVectorBytes;
 }
 
 int64_t attend_stats_bytes(const AttendArgs& args) {

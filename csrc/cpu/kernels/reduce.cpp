@@ -43,8 +43,6 @@ struct Min {
   }
 };
 
-constexpr int kMaxVectors = kVectorBytes == 64 ? 16 : 8;
-
 // How many edges ahead rows are fetched, so that about 4 to 8 KiB are under way.
 template <int BYTES>
 constexpr int64_t kAhead = BYTES <= 128   ? 32

@@ -8,6 +8,8 @@
 namespace fg {
 namespace FG_ISA {
 
+constexpr int kMaxVectors = kVectorBytes == 64 ? 16 : 8;  // of sums that stay in registers
+
 // How a vector of columns gets its edge's weight.
 enum Mode : int {
   kNone,       // no weight
@@ -40,6 +42,10 @@ using SpanFn = void (*)(const Span&, int64_t e0, int64_t e1, const void* weight,
 
 // The loop for a weighted sum, for the attention kernels.
 SpanFn weighted_sum(int dtype, int index, int mode);
+
+// The loop for weighted sums of the same rows, one for each of `padded_heads` (an even number of) heads:
+// accumulators [padded_heads, width] into `out`, from `weight` [e1 - e0, padded_heads], whose stride is that.
+SpanFn shared_sum(int dtype, int index, int64_t padded_heads);
 
 Mode weight_mode(int dtype, int64_t heads, int64_t channels);
 int64_t lane_map_bytes(int dtype, int64_t width);
