@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +13,20 @@ from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resol
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.trace import Traced, trace
-from pyg_fullgraph.errors import CaptureError, GraphError, InputError
+from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
-from pyg_fullgraph.graph.validate import check_endpoints, in_range
-from pyg_fullgraph.ir import Program, Stage, needs_all_rows
-from pyg_fullgraph.ir.fused import FUSED
+from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
-from pyg_fullgraph.plan import predict
+from pyg_fullgraph.plan import StepCost, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
+from pyg_fullgraph.runtime.arrange import Arrangement
+from pyg_fullgraph.runtime.indices import check_gathers, check_indices
+from pyg_fullgraph.runtime.kept import Kept, Key
+from pyg_fullgraph.runtime.ordered import CHOICES, Orders
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 
 _VERIFY: dict[bool | str, str] = {
@@ -36,7 +36,6 @@ _VERIFY: dict[bool | str, str] = {
     True: "always",
     False: "off",
 }
-_KEPT_GRAPHS = 4  # structures kept per engine, the least recently used goes first
 
 
 @dataclass
@@ -47,7 +46,9 @@ class _Captured:
     traced: Traced
     program: Program
     compiled: Compiled
-    structures: OrderedDict[tuple[Any, ...], tuple[list[weakref.ref[Tensor]], Structure]]
+    structures: Kept[Structure]
+    arranged: Kept[tuple[Arrangement | None, str]]
+    orders: Orders | None = None
     verified: bool = False
 
 
@@ -64,6 +65,11 @@ class Engine:
             "off" never (True and False mean the last two).
         fallback: "error" raises `CaptureError` for a model that cannot be captured; "eager" runs its own forward.
         skip_passes: names of compiler passes to leave out (`pyg_fullgraph.passes.PIPELINE`), for debugging.
+        order: the order of the nodes that a call computes in: None for the given one, "rcm" (reverse Cuthill-McKee),
+            "community", or "auto" for "rcm" where measured reuse of the rows predicts that its cost returns. Results
+            are always in the given order. It is computed once per graph; a model for which it cannot be shown that
+            the nodes' order does not matter, and calls with `nodes`, keep the given order. `notes` tell.
+        calls: how many calls "auto" may expect on the same graph.
         dims: argument name -> what its axes count, `{"x": ("N", 16)}`, where that is not to be inferred. The names
             are those that `explain` prints.
 
@@ -80,6 +86,8 @@ class Engine:
         verify: bool | str = "auto",
         fallback: str = "error",
         skip_passes: Collection[str] = (),
+        order: str | None = None,
+        calls: int = 1,
         dims: Mapping[str, tuple[int | str, ...]] | None = None,
     ) -> None:
         if verify not in _VERIFY:
@@ -88,8 +96,12 @@ class Engine:
             raise ValueError(f"fallback={fallback!r}: there are 'error' and 'eager'")
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: at least 1 is needed")
+        if order not in CHOICES:
+            raise ValueError(f"order={order!r}: there are {', '.join(map(repr, CHOICES))}")
+        if calls < 1:
+            raise ValueError(f"calls={calls}: at least 1 is needed")
         make_home(home, torch.device("cpu")).close()
-        self.model = model
+        self.model, self.order, self.calls = model, order, calls
         self.threads, self.home, self.fallback = threads, home, fallback
         self.verify = _VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
@@ -159,7 +171,14 @@ class Engine:
             )
             numbers = None if nodes is None else _node_numbers(nodes, rows)
             return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
-        result = self._run(captured, tensors, nodes, progress)
+        arrangement, note = self._arrangement(captured, tensors) if nodes is None else (None, "")
+        if note:
+            self._note(note)
+        if arrangement is None:
+            result = self._run(captured, tensors, nodes, progress)
+        else:
+            moved = arrangement.arranged(captured.signature.names, tensors)
+            result = arrangement.restored(self._run(captured, moved, None, progress))
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
             self._verify(captured, tensors, result, nodes)
@@ -179,7 +198,7 @@ class Engine:
             smaller, changed = bind(self.model, args, kwargs, like=signature)
             if smaller.key != signature.key:
                 return self.model(*args, **kwargs)
-            return self._run(captured, changed, None, False)
+            return self._run(captured, changed, None, False)  # in the given order: the graph is small
 
         hops = gathering_steps(captured.compiled)
         whole = needs_all_rows(captured.program, captured.compiled.schedule)
@@ -205,6 +224,9 @@ class Engine:
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
         captured = self._capture(signature)
+        arrangement, note = self._arrangement(captured, tensors)
+        if arrangement is not None:
+            tensors = arrangement.arranged(signature.names, tensors)
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
         keys = sorted(compiled.code)
@@ -216,7 +238,7 @@ class Engine:
             [compiled.code[key].text for key in keys],
             structure.nbytes(),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
-            whole_notes(captured.program, compiled.schedule, compiled.joined),
+            [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
         )
 
     @property
@@ -249,32 +271,47 @@ class Engine:
             optimise(program, self.skip_passes)
             compiled = Compiled(program, cut(program))
             self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
-            self._captured[key] = _Captured(signature, traced, program, compiled, OrderedDict())
+            self._captured[key] = _Captured(signature, traced, program, compiled, Kept(), Kept())
         self._last = signature
         return self._captured[key]
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
-        leaves = captured.signature.leaves
-        integers = [t for leaf, t in zip(leaves, tensors, strict=True) if leaf.value_class == "int"]
-        numbers = tuple(int(t) for t in integers if t.dim() == 0)  # sizes among the arguments, made at every call
-        integers = [t for t in integers if t.dim()]
-        shapes = tuple(tuple(t.shape) for t in tensors)
-        tracked = not any(t.is_inference() for t in integers)  # made in inference mode: a change leaves no trace
-        key = (*((id(t), t._version if tracked else 0) for t in integers), numbers, shapes)
-        hit = captured.structures.get(key) if tracked else None
-        if hit is not None and all(ref() is t for ref, t in zip(hit[0], integers, strict=True)):
-            captured.structures.move_to_end(key)
-            return hit[1]
+        graph = Key.of(captured.signature, tensors)
+        structure = captured.structures.get(graph)
+        if structure is not None:
+            return structure
         captured.traced.check(captured.signature.sizes(tensors))
-        _check_indices(captured.signature, tensors)
-        structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
-        _check_gathers(captured.program, structure)
+        check_indices(captured.signature, tensors)
+        structure = Structure(captured.program, dict(zip(captured.signature.names, tensors, strict=True)))
+        check_gathers(captured.program, structure)
         captured.compiled.prepare(structure)
-        captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
-        while len(captured.structures) > _KEPT_GRAPHS:
-            captured.structures.popitem(last=False)
+        captured.structures.put(graph, structure)
         return structure
+
+    def _arrangement(self, captured: _Captured, tensors: list[Tensor]) -> tuple[Arrangement | None, str]:
+        """The nodes of the graph in another order, None for the given one; and why."""
+        if self.order is None:
+            return None, ""
+        graph = Key.of(captured.signature, tensors, self.order, self.calls)
+        if not graph.tracked:
+            return (
+                None,
+                f"order={self.order!r}: kept the given order, since a graph made in inference mode is not kept.",
+            )
+        found = captured.arranged.get(graph)
+        if found is None:
+            if captured.orders is None:
+                captured.orders = Orders(raise_program(captured.traced))
+            inputs = dict(zip(captured.signature.names, tensors, strict=True))
+
+            def predicted() -> list[StepCost]:
+                sizes = Structure(captured.program, inputs).size_of
+                return predict(captured.program, captured.compiled.schedule, sizes, self._threads())
+
+            found = captured.orders.choose(self.order, self.calls, inputs, predicted)
+            captured.arranged.put(graph, found)
+        return found
 
     def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
         structure = self._structure(captured, tensors)
@@ -375,50 +412,6 @@ def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
     return torch.utils._pytree.tree_map(pick, tree)
 
 
-def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
-    """Every edge index must name existing nodes; checked before any work."""
-    sizes = signature.sizes(tensors)
-    for leaf, tensor in zip(signature.leaves, tensors, strict=True):
-        if (
-            leaf.value_class != "int"
-            or len(leaf.dims) != 2
-            or leaf.dims[0] != 2
-            or not str(leaf.dims[1]).startswith("E")
-        ):
-            continue
-        num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
-        if num_src is not None and num_dst is not None:
-            check_endpoints(tensor[0], tensor[1], num_src, num_dst, name=leaf.name)
-
-
-def _check_gathers(program: Program, structure: Structure) -> None:
-    """The kernels believe their indices, so every index must be in range, also those that no edge list holds."""
-    seen: set[tuple[str, Any]] = set()
-    for value in program:
-        if value.op != "gather" and value.op not in FUSED:
-            continue
-        table, index = value.args[:2]
-        if index is None or program[index.name].stage is not Stage.STRUCT:
-            continue
-        space = program[table.name].space
-        if space is None or (index.name, space) in seen or not _is_structure(program, structure, space):
-            continue
-        seen.add((index.name, space))
-        rows, numbers = int(structure.size_of(space)), structure.value(index.name)
-        if not in_range(numbers, rows):
-            edge = int(((numbers < 0) | (numbers >= rows)).nonzero()[0])
-            raise GraphError(
-                f"Index {int(numbers[edge])} (entry {edge}) is read at {value.where or value.name}, but there are "
-                f"{rows:,} rows, numbered from 0."
-            )
-
-
-def _is_structure(program: Program, structure: Structure, space: Any) -> bool:
-    """Whether a size is known before the values of the data are."""
-    unknown = [symbol for symbol in space.free_symbols if symbol not in structure.sizes]
-    return all(program[program.definers[symbol]].stage is Stage.STRUCT for symbol in unknown)
-
-
 def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
     """The result with copies of what is kept with the graph: callers may write into it."""
     kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
@@ -429,12 +422,3 @@ def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
         return leaf.clone() if shared else leaf
 
     return torch.utils._pytree.tree_map(own, result)
-
-
-def _endpoints(space: str, sizes: dict[str, int]) -> tuple[int | None, int | None]:
-    parts = space.removeprefix("E:").split("__")
-    if space.startswith("E:") and len(parts) == 3:
-        return sizes.get(f"N:{parts[0]}"), sizes.get(f"N:{parts[2]}")
-    if "N" in sizes:
-        return sizes["N"], sizes["N"]
-    return sizes.get("N:src"), sizes.get("N:dst")

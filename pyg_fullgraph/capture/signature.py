@@ -65,6 +65,11 @@ class Signature:
     decided: bool = field(default=True, compare=False, repr=False)
 
     @property
+    def names(self) -> list[str]:
+        """The names of the leaves, in their order."""
+        return [leaf.name for leaf in self.leaves]
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """Hashable; a different key forces a new trace (None-ness, fixed sizes, dtypes, devices,
         constants).
