@@ -8,8 +8,9 @@ from pathlib import Path
 #: Seconds per gathered byte that come on top where a row is not in the second-level cache, and where not in the last
 #: one either; both threads of a 2-core EPYC Milan at work. Fitted to 40 sums on 9 graphs (docs/log.md).
 SECOND_LEVEL_MISS, LAST_LEVEL_MISS = 43e-12, 75e-12
-#: Seconds per byte of rows copied in another order, and per edge and node to compute reverse Cuthill-McKee; same place.
-COPY, PER_EDGE, PER_NODE = 0.2e-9, 0.15e-6, 1e-6
+#: Seconds per byte of rows copied in another order to fresh memory (page faults are most of it), and per edge and node
+#: to compute reverse Cuthill-McKee; same place.
+COPY, PER_EDGE, PER_NODE = 0.6e-9, 0.15e-6, 1e-6
 #: Share of what an order could save at most that it is expected to save. On the fitted graphs that had no good order as
 #: given it was 30 to 100 %; on an R-MAT graph, which has none to find, it was nothing.
 EXPECTED = 0.5

@@ -98,8 +98,9 @@ class Orders:
         after = _reuse(edges, sizes, orders, work)
         saved = before.seconds_more(after, work.gathered)
         moved = f"'rcm' makes it {after.second:.0%} and {after.last:.0%}, predicted to save {saved:.3f} s a call"
-        if work.gain(saved) <= 0:
-            return None, f"{start}kept the given order: {shares}{moved}, less than the copies in that order cost."
+        if work.gain(saved) <= work.cost:  # spent by now, but a gain as small as that may be none
+            copies = f"copies in that order cost {COPY * work.copied:.3f} s"
+            return None, f"{start}kept the given order: {shares}{moved}, but {copies}: too little."
         made = Arrangement.of(self.renumbering, orders, inputs)
         return made, f"{start}{shares}{moved} less {COPY * work.copied:.3f} s for copies in that order."
 
