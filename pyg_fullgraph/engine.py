@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resolve
+from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
+from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.ordinary import ordinary_layers
@@ -20,14 +21,16 @@ from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
-from pyg_fullgraph.plan import StepCost, predict
+from pyg_fullgraph.plan import StepCost, measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.arrange import Arrangement
 from pyg_fullgraph.runtime.indices import check_gathers, check_indices
 from pyg_fullgraph.runtime.kept import Kept, Key
-from pyg_fullgraph.runtime.ordered import CHOICES, Orders
+from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
+from pyg_fullgraph.runtime.results import copied, node_numbers, node_space, not_cached, rows_of
+from pyg_fullgraph.runtime.workers import Workers
 
 _VERIFY: dict[bool | str, str] = {
     "auto": "auto",
@@ -109,6 +112,7 @@ class Engine:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
+        self._state, self._workers = ModelState(), Workers()
         self.notes: list[str] = []
         self.verification: Verification | None = None
 
@@ -147,42 +151,35 @@ class Engine:
             CaptureError: the forward has no exact capture, and `fallback` is "error".
             FullGraphMismatch: verification failed.
         """
-        check_ready(self.model)
+        state = self._state.number(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
-            return _copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
+            return copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
         sizes = signature.sizes(tensors)
         rows = next((size for name, size in sizes.items() if name.startswith("N")), 0)
         if not signature.decided:  # one node or one edge: nothing to gain, and sizes tell nothing
-            numbers = None if nodes is None else _node_numbers(nodes, rows)
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
+            numbers = None if nodes is None else node_numbers(nodes, rows)
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
-            captured = self._capture(signature)
+            captured = self._capture(signature, state)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
             self.notes.append(f"ran the model's own forward: {error}")
             numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, None))
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, None))
         branch = captured.traced.differs(sizes)
         if branch is not None:
             self._note(
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
-            numbers = None if nodes is None else _node_numbers(nodes, rows)
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
-        arrangement, note = self._arrangement(captured, tensors) if nodes is None else (None, "")
-        if note:
-            self._note(note)
-        if arrangement is None:
-            result = self._run(captured, tensors, nodes, progress)
-        else:
-            moved = arrangement.arranged(captured.signature.names, tensors)
-            result = arrangement.restored(self._run(captured, moved, None, progress))
+            numbers = None if nodes is None else node_numbers(nodes, rows)
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
+        result = self._ordered(captured, tensors, nodes, progress)
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
             self._verify(captured, tensors, result, nodes)
-        return _copied(out, result)
+        return copied(out, result)
 
     def _note(self, text: str) -> None:
         """Tell it once."""
@@ -215,7 +212,10 @@ class Engine:
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
-        """How a call runs: supersteps, kernels, predicted bytes and peak memory.
+        """How a call runs: supersteps, kernels, bytes and peak memory, and predicted against measured seconds.
+
+        The first report of a process measures the machine's rates, which takes about a second and 384 MiB. Measured
+        seconds are those of the last call for all nodes on these very index tensors: call the engine before.
 
         Args:
             args, kwargs: as for the model's forward.
@@ -223,7 +223,7 @@ class Engine:
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
-        captured = self._capture(signature)
+        captured = self._capture(signature, self._state.number(self.model))
         arrangement, note = self._arrangement(captured, tensors)
         if arrangement is not None:
             tensors = arrangement.arranged(signature.names, tensors)
@@ -239,6 +239,8 @@ class Engine:
             structure.nbytes(),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
             [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
+            measure_machine(self._threads()),
+            structure.measured,
         )
 
     @property
@@ -256,8 +258,9 @@ class Engine:
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
 
-    def _capture(self, signature: Signature) -> _Captured:
-        key = (signature.key, module_fingerprint(self.model), _autocast())
+    def _capture(self, signature: Signature, state: int) -> _Captured:
+        """The traced call; `state` is the model's."""
+        key = (signature.key, state, _autocast())
         if key in self._refused:
             raise CaptureError(self._refused[key])
         if key not in self._captured:
@@ -289,16 +292,24 @@ class Engine:
         captured.structures.put(graph, structure)
         return structure
 
+    def _ordered(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
+        """The result, computed with the nodes in another order where that was asked for and is possible."""
+        if self.order is None or nodes is not None:
+            return self._run(captured, tensors, nodes, progress)
+        arrangement, note = self._arrangement(captured, tensors)
+        self.notes = [*(text for text in self.notes if not text.startswith(NOTE)), note]
+        if arrangement is None:
+            return self._run(captured, tensors, None, progress)
+        moved = arrangement.arranged(captured.signature.names, tensors)
+        return arrangement.restored(self._run(captured, moved, None, progress))
+
     def _arrangement(self, captured: _Captured, tensors: list[Tensor]) -> tuple[Arrangement | None, str]:
         """The nodes of the graph in another order, None for the given one; and why."""
         if self.order is None:
             return None, ""
         graph = Key.of(captured.signature, tensors, self.order, self.calls)
         if not graph.tracked:
-            return (
-                None,
-                f"order={self.order!r}: kept the given order, since a graph made in inference mode is not kept.",
-            )
+            return None, f"{NOTE}{self.order!r}: kept the given order, as a graph made in inference mode is not kept."
         found = captured.arranged.get(graph)
         if found is None:
             if captured.orders is None:
@@ -318,9 +329,9 @@ class Engine:
         leaves = captured.signature.leaves
         inputs = dict(zip((leaf.name for leaf in leaves), tensors, strict=True))
         limits, position = None, None
-        space = _node_space(captured.program)
+        space = node_space(captured.program)
         if nodes is not None:
-            nodes = _node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
+            nodes = node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
             cone = restrict(captured.program, captured.compiled, structure, inputs, nodes)
             if cone is not None:
                 structure, inputs, limits, position = cone.structure, cone.inputs, cone.limits, cone.position
@@ -337,12 +348,14 @@ class Engine:
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
                 limits,
+                self._workers,
             )
-            result = _not_cached(run.run(), structure, tensors)
+            result = not_cached(run.run(), structure, tensors)
+            structure.measured = tuple(run.seconds)
         finally:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
-        return _rows_of(result, nodes if position is None else position, rows)
+        return rows_of(result, nodes if position is None else position, rows)
 
 
 def _weights(traced: Traced) -> dict[str, str]:
@@ -367,58 +380,3 @@ def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
         for leaf, tensor in zip(signature.leaves, tensors, strict=True)
         for dim, size in zip(leaf.dims, tensor.shape, strict=True)
     )
-
-
-def _copied(out: Tensor | None, result: Any) -> Any:
-    """The result, in `out` where that is given."""
-    if out is None:
-        return result
-    if not isinstance(result, Tensor) or result.shape != out.shape:
-        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(f"out is a tensor {list(out.shape)}, but the model returns {got}.")
-    return out.copy_(result)
-
-
-def _node_space(program: Program) -> Any:
-    """The space that the outputs' rows count, if they all count the same."""
-    spaces = {program[name].space for name in program.output_names()}
-    return next(iter(spaces)) if len(spaces) == 1 else None
-
-
-def _node_numbers(nodes: Tensor, rows: int) -> Tensor:
-    nodes = torch.as_tensor(nodes)
-    if nodes.dtype == torch.bool:
-        if nodes.numel() != rows:
-            raise InputError(f"nodes is a mask of {nodes.numel()}, but the model returns {rows} rows.")
-        return nodes.nonzero().view(-1)
-    if nodes.dim() != 1 or nodes.dtype.is_floating_point:
-        raise InputError(f"nodes must be int64 [M] or bool [N], got {nodes.dtype} {list(nodes.shape)}.")
-    bad = ((nodes < 0) | (nodes >= rows)).nonzero()
-    if bad.numel():
-        first = int(bad[0])
-        raise InputError(f"nodes[{first}] = {int(nodes[first])} does not exist: the model returns {rows} rows.")
-    return nodes.long()
-
-
-def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
-    """The rows `nodes` of every output tensor that has one row per node."""
-    if nodes is None:
-        return tree
-
-    def pick(leaf: Any) -> Any:
-        whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and (rows is None or leaf.shape[0] == rows)
-        return leaf.index_select(0, nodes.to(leaf.device)) if whole else leaf
-
-    return torch.utils._pytree.tree_map(pick, tree)
-
-
-def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
-    """The result with copies of what is kept with the graph: callers may write into it."""
-    kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
-    kept -= {t.untyped_storage().data_ptr() for t in inputs}
-
-    def own(leaf: Any) -> Any:
-        shared = isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in kept
-        return leaf.clone() if shared else leaf
-
-    return torch.utils._pytree.tree_map(own, result)

@@ -1,4 +1,4 @@
-"""Every index of a call is checked before any work: the kernels believe theirs."""
+"""Every index is in range before any work is done: the kernels believe what they are given."""
 
 from __future__ import annotations
 

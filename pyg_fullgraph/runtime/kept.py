@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Key:
 
 
 class Kept(Generic[T]):
-    """The last few graphs' something. The graphs themselves are not kept alive."""
+    """The last few graphs' something, each until one of its graph's tensors is gone; none is kept alive by this."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[tuple[Any, ...], tuple[list[weakref.ref[Tensor]], T]] = OrderedDict()
@@ -56,11 +57,19 @@ class Kept(Generic[T]):
         hit = self._items.get(key.value) if key.tracked else None
         if hit is None or not all(ref() is t for ref, t in zip(hit[0], key.integers, strict=True)):
             return None
-        self._items.move_to_end(key.value)
+        with contextlib.suppress(KeyError):  # another thread's graphs have taken its place
+            self._items.move_to_end(key.value)
         return hit[1]
 
     def put(self, key: Key, item: T) -> None:
-        """Keep `item` with this graph."""
-        self._items[key.value] = ([weakref.ref(t) for t in key.integers], item)
-        while len(self._items) > _KEPT_GRAPHS:
-            self._items.popitem(last=False)
+        """Keep `item` with this graph, unless changes of it would leave no trace."""
+        if not key.tracked:
+            return
+        items, value = self._items, key.value
+
+        def gone(_tensor: weakref.ref[Tensor]) -> None:
+            items.pop(value, None)
+
+        items[value] = ([weakref.ref(t, gone) for t in key.integers], item)
+        while len(items) > _KEPT_GRAPHS:
+            items.popitem(last=False)

@@ -22,6 +22,8 @@ from pyg_fullgraph.runtime.arrange import Arrangement, Edges, joined, joint_orde
 
 #: What an engine may be asked for. "degree" is not among them: it has never paid (docs/log.md).
 CHOICES = (None, "rcm", "community", "auto")
+#: How every note about an order begins.
+NOTE = "order="
 
 Predicted = Callable[[], Sequence[StepCost]]
 
