@@ -181,10 +181,13 @@ class Engine:
             self._verify(captured, tensors, result, nodes)
         return copied(out, result)
 
-    def _note(self, text: str) -> None:
-        """Tell it once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def _note(self, text: str, instead_of: str | None = None) -> None:
+        """Tell it once, in the place of an earlier note that begins like that: an engine may see many graphs."""
+        for number, earlier in enumerate(self.notes):
+            if earlier == text or (instead_of is not None and earlier.startswith(instead_of)):
+                self.notes[number] = text
+                return
+        self.notes.append(text)
 
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
@@ -236,7 +239,7 @@ class Engine:
             predict(captured.program, compiled.schedule, structure.size_of, self._threads()),
             [compiled.code[key].kernels for key in keys],
             [compiled.code[key].text for key in keys],
-            structure.nbytes(),
+            structure.nbytes() + (0 if arrangement is None else arrangement.nbytes),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
             [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
             measure_machine(self._threads()),
@@ -297,7 +300,7 @@ class Engine:
         if self.order is None or nodes is not None:
             return self._run(captured, tensors, nodes, progress)
         arrangement, note = self._arrangement(captured, tensors)
-        self.notes = [*(text for text in self.notes if not text.startswith(NOTE)), note]
+        self._note(note, instead_of=NOTE)
         if arrangement is None:
             return self._run(captured, tensors, None, progress)
         moved = arrangement.arranged(captured.signature.names, tensors)

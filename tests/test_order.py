@@ -155,6 +155,22 @@ def test_node_numbers_among_the_results_are_the_given_ones() -> None:
     close(got_alpha, alpha)
 
 
+def test_explain_tells_what_an_order_keeps_and_copies() -> None:
+    x, edge_index = features(400), mesh(20)
+    given, engine = Engine(gcn(), verify="off"), Engine(gcn(), verify="off", order="rcm")
+    for item in (given, engine):
+        item(x, edge_index)
+    (captured,) = engine._captured.values()
+    ((arrangement, note),) = (item for _, item in captured.arranged._items.values())
+    copied = 400 * (8 + 16) * 4 / 2**20
+    assert arrangement.nbytes == 400 * 8 + edge_index.nbytes
+    assert f"a call copies {copied:.1f} MiB of its inputs and outputs" in note
+    report = engine.explain(x, edge_index)
+    assert report.structure_bytes == given.explain(x, edge_index).structure_bytes + arrangement.nbytes
+    assert note in str(report)
+    assert len(report.measured) == 2
+
+
 @pytest.mark.parametrize("mask", [False, True], ids=["numbers", "mask"])
 def test_selected_nodes_run_in_the_given_order(mask: bool, computed: list[str]) -> None:
     model, x, edge_index = gcn(), features(400), mesh(20)
@@ -264,7 +280,7 @@ def test_auto_follows_what_it_measures(
     monkeypatch.setattr("pyg_fullgraph.plan.locality.cache_bytes", lambda: (16 * 256, 512 * 256))
     for name in ("MAX_ROWS", "SMALLEST"):
         monkeypatch.setattr(blocks, name, 4096)
-    edge_index = mesh(64) if graph == "mesh" else rmat(12, 4)
+    edge_index = mesh(64) if graph == "mesh" else rmat(12, 8)
     model, x = pyg.GCN(64, 64, 12).eval(), features(4096, 64)
     engine = Engine(model, verify="off", order="auto", calls=calls)
     with torch.no_grad():

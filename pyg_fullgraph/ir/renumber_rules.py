@@ -169,7 +169,9 @@ def _joined(program: Program, value: Value, forms: dict[str, Form], _spaces: set
     numbers = [form.numbers for form in parts]
     same = all(item == numbers[0] for item in numbers)
     pair = dim == 0 and len(parts) == 2 and (stack or all(program[name].shape[0] == 1 for name in names))
-    if not same and not (pair and value.row_dim == 1 and not any(isinstance(item, tuple) for item in numbers)):
+    if any(isinstance(item, tuple) for item in numbers) and (not same or stack or dim != 1):
+        raise NotRenumberable("joins edge lists other than one after the other")
+    if not same and not (pair and value.row_dim == 1):
         raise NotRenumberable("joins the numbers of nodes with other numbers")
     if value.local:
         return Form(merged([form.rows for form in parts]), numbers[0] if same else tuple(numbers))

@@ -40,7 +40,8 @@ class Arrangement:
         for name, form in renumbering.inputs.items():
             tensor = inputs[name]
             if not (tensor.is_floating_point() or tensor.is_complex()) and (form.moved or form.numbers is not None):
-                integers[name] = _relabelled(_permuted(tensor, form, orders), form.numbers, places)
+                made = _relabelled(_permuted(tensor, form, orders), form.numbers, places)
+                integers[name] = tensor.clone() if made is tensor else made  # the user's own would keep itself alive
         return cls(renumbering, orders, integers)
 
     def arranged(self, names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -66,45 +66,54 @@ class Orders:
             inputs: every tensor argument by name.
             predicted: what a call moves; asked only by "auto".
         """
+        start = f"{NOTE}{name!r}: "
         if self.renumbering is None:
-            return None, f"order={name!r}: kept the given order, which the result depends on: {self.reason}"
+            return None, f"{start}kept the given order, as the result may depend on it: {self.reason}."
+        if any(tensor.device.type != "cpu" for tensor in inputs.values()):
+            return None, f"{start}kept the given order, as orders are computed on the CPU only."
         sizes = {space: inputs[of].shape[dim or 0] for space, (of, dim) in self.sizes_from.items()}
         edges = self._edges(inputs)
         if not edges or not self._within(inputs, sizes):
-            return None, f"order={name!r}: kept the given order, as no edge list of existing nodes was recognised."
+            return None, f"{start}kept the given order, as no edge list of existing nodes was recognised."
         if name == "auto":
             return self._auto(calls, inputs, sizes, edges, self._work(calls, inputs, sizes, edges, predicted()))
         began = time.perf_counter()
         orders = joint_order(name, edges, sizes)
         seconds = time.perf_counter() - began
         made = Arrangement.of(self.renumbering, orders, inputs)
-        return made, f"order={name!r}: computed in {seconds:.2f} s and kept with the graph."
+        kept, copies = made.nbytes / 2**20, self._copied(inputs, sizes) / 2**20
+        return made, (
+            f"{start}computed in {seconds:.2f} s; {kept:.1f} MiB are kept with the graph, and a call copies "
+            f"{copies:.1f} MiB of its inputs and outputs."
+        )
 
     def _auto(
         self, calls: int, inputs: dict[str, Tensor], sizes: dict[Any, int], edges: list[Edges], work: Work
     ) -> tuple[Arrangement | None, str]:
         """Compute an order where what it can save is worth it, and use it where what it does save is."""
         assert self.renumbering is not None
-        start = f"order='auto', {calls} call{'s' if calls > 1 else ''} expected: "
+        start = f"{NOTE}'auto', {calls} call{'s' if calls > 1 else ''} expected: "
+        copies = f"{COPY * work.copied:.3f} s a call for copies in that order"
+        costs = f"another is predicted to cost {work.cost:.2f} s once and {copies}"
         most = EXPECTED * Reuse(1.0, 1.0).seconds_more(Reuse(0.0, 0.0), work.gathered)
-        if work.gain(most) <= work.cost:  # not even where every row comes from memory now
-            return None, f"{start}kept the given order; another costs {work.cost:.2f} s and cannot save as much."
+        if work.gain(most) <= work.cost:  # not even if every row came from memory now
+            return None, f"{start}kept the given order: {costs}, and not to save as much."
         before = _reuse(edges, sizes, None, work)
         once = min(work.nodes / max(work.edges, 1), 1.0)
         expected = EXPECTED * before.seconds_more(Reuse(once, once), work.gathered)
         shares = f"{before.second:.0%} of the rows read miss the second-level cache, {before.last:.0%} the last one; "
         if work.gain(expected) <= work.cost:
-            more = f"another is expected to save {max(expected, 0.0):.3f} s a call and to cost {work.cost:.2f} s once."
-            return None, f"{start}kept the given order: {shares}{more}"
+            saves = f"and expected to save {max(expected, 0.0):.3f} s a call."
+            return None, f"{start}kept the given order: {shares}{costs}, {saves}"
         orders = joint_order("rcm", edges, sizes)
         after = _reuse(edges, sizes, orders, work)
         saved = before.seconds_more(after, work.gathered)
-        moved = f"'rcm' makes it {after.second:.0%} and {after.last:.0%}, predicted to save {saved:.3f} s a call"
+        shares += f"'rcm' makes it {after.second:.0%} and {after.last:.0%}, "
         if work.gain(saved) <= work.cost:  # spent by now, but a gain as small as that may be none
-            copies = f"copies in that order cost {COPY * work.copied:.3f} s"
-            return None, f"{start}kept the given order: {shares}{moved}, but {copies}: too little."
+            saves = f"predicted to save {saved:.3f} s a call" if saved > 0 else "which saves nothing"
+            return None, f"{start}kept the given order: {shares}{saves}, against {copies}."
         made = Arrangement.of(self.renumbering, orders, inputs)
-        return made, f"{start}{shares}{moved} less {COPY * work.copied:.3f} s for copies in that order."
+        return made, f"{start}{shares}predicted to save {saved:.3f} s a call, against {copies}."
 
     def _edges(self, inputs: dict[str, Tensor]) -> list[Edges]:
         """The edge lists among the arguments, with the space of each end."""
@@ -134,14 +143,18 @@ class Orders:
         edges: list[Edges],
         steps: Sequence[StepCost],
     ) -> Work:
+        fetches = [fetch for step in steps for block in step.blocks for fetch in block.fetches]
+        row_bytes = max((row for row, _ in fetches), default=0)
+        edge_count = sum(src.numel() for src, *_ in edges)
+        gathered = sum(row * count for row, count in fetches)
+        return Work(gathered, self._copied(inputs, sizes), row_bytes, edge_count, sum(sizes.values()), calls)
+
+    def _copied(self, inputs: dict[str, Tensor], sizes: dict[Any, int]) -> int:
+        """Bytes of the inputs and outputs that a call copies in another order."""
         assert self.renumbering is not None
         forms = self.renumbering.inputs
         copied = sum(t.nbytes for name, t in inputs.items() if t.is_floating_point() and forms[name].moved)
-        copied += sum(sizes[space] * row for space, row in self.output_bytes)
-        gathered = [sum(block.gathered for block in step.blocks) for step in steps]
-        count = sum(src.numel() for src, *_ in edges)
-        row_bytes = max(gathered, default=0) // max(count, 1)
-        return Work(sum(gathered), copied, row_bytes, count, sum(sizes.values()), calls)
+        return copied + sum(sizes[space] * row for space, row in self.output_bytes)
 
 
 def _reuse(edges: list[Edges], sizes: dict[Any, int], orders: dict[Any, Tensor] | None, work: Work) -> Reuse:
