@@ -14,7 +14,7 @@ import torch
 class Workers:
     """The threads of one engine; started at the first use, gone with the engine.
 
-    Starting two threads takes 0.3 ms, handing work to one that waits 0.1 ms (docs/log.md): as long as a whole
+    Starting two threads takes 0.3 ms, handing work to one that waits 0.07 ms (docs/log.md): as long as a whole
     superstep on a small graph.
     """
 
