@@ -31,6 +31,8 @@ def inference(
     home: str = "memory",
     out: Any = None,
     force_eval: bool = False,
+    order: str | None = None,
+    calls: int = 1,
     **kwargs: Any,
 ) -> Any:
     """Returns the model's output for every node of a graph, exactly as ``model.forward`` gives it over the
@@ -57,6 +59,9 @@ def inference(
         out: a tensor that the result is copied into, or a ``.npy`` or ``.pt`` file that it is written to as
             well (whole or not at all).
         force_eval: evaluate a model in training mode, and switch it back.
+        order: compute with the nodes in another order, once per graph: ``"rcm"``, ``"community"``, or ``"auto"``
+            where that is predicted to pay; the result is in the given order. ``None`` keeps the given one.
+        calls: how many calls on this graph ``"auto"`` may expect.
         kwargs: arguments of ``model.forward`` by name. What forward requires is else taken from the data, and
             so are ``edge_weight``, ``edge_attr``, ``edge_type``, ``batch`` and ``pos`` where it takes and
             uses them.
@@ -70,7 +75,9 @@ def inference(
         CaptureError: if the model cannot be captured exactly.
         FullGraphMismatch: if verification finds a wrong row.
     """
-    options = Options(device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval)
+    options = Options(
+        device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval, order, calls
+    )
     return run(model, args, kwargs, options, Engine)
 
 
@@ -82,7 +89,8 @@ def compile(model: torch.nn.Module | Callable[..., Any], **options: Any) -> Engi
 
     Args:
         model: any PyG model; wrappers are opened. Or a function written on `Graph`, see docs/programming.md.
-        options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``, ``dims``.
+        options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``,
+            ``order``, ``calls``, ``dims``.
 
     Raises:
         InputError: if ``model`` is neither a module nor callable, or a function reads tensors that are not among its

@@ -94,6 +94,11 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-root", default="data", help="folder for downloaded data sets (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads to use (default: all that torch uses)")
+    parser.add_argument(
+        "--order",
+        choices=["rcm", "community", "auto"],
+        help="compute with the nodes in another order; auto: where that pays within this one run",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more")
 
 
@@ -117,6 +122,7 @@ def _infer(arguments: argparse.Namespace) -> int:
         nodes=nodes,
         verify="off" if arguments.no_verify else "auto",
         threads=arguments.threads,
+        order=arguments.order,
         progress_bar=arguments.progress,
     )
     seconds = time.perf_counter() - start
@@ -128,7 +134,7 @@ def _infer(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     """Print the engine's report."""
     model, data = _inputs(arguments)
-    options = Options(threads=arguments.threads)
+    options = Options(threads=arguments.threads, order=arguments.order)
     print(explain(model, (data,), {}, options, Engine))
     return 0
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +21,15 @@ from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
-from pyg_fullgraph.plan import measure_machine, predict
+from pyg_fullgraph.plan import StepCost, measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
+from pyg_fullgraph.runtime.arrange import Arrangement
 from pyg_fullgraph.runtime.indices import check_gathers, check_indices
+from pyg_fullgraph.runtime.kept import Kept, Key
+from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
+from pyg_fullgraph.runtime.results import copied, node_numbers, node_space, not_cached, rows_of
 from pyg_fullgraph.runtime.workers import Workers
 
 _VERIFY: dict[bool | str, str] = {
@@ -37,7 +39,6 @@ _VERIFY: dict[bool | str, str] = {
     True: "always",
     False: "off",
 }
-_KEPT_GRAPHS = 4  # structures kept per engine, the least recently used goes first
 
 
 @dataclass
@@ -48,7 +49,9 @@ class _Captured:
     traced: Traced
     program: Program
     compiled: Compiled
-    structures: OrderedDict[tuple[Any, ...], tuple[list[weakref.ref[Tensor]], Structure]]
+    structures: Kept[Structure]
+    arranged: Kept[tuple[Arrangement | None, str]]
+    orders: Orders | None = None
     verified: bool = False
 
 
@@ -65,6 +68,11 @@ class Engine:
             "off" never (True and False mean the last two).
         fallback: "error" raises `CaptureError` for a model that cannot be captured; "eager" runs its own forward.
         skip_passes: names of compiler passes to leave out (`pyg_fullgraph.passes.PIPELINE`), for debugging.
+        order: the order of the nodes that a call computes in: None for the given one, "rcm" (reverse Cuthill-McKee),
+            "community", or "auto" for "rcm" where measured reuse of the rows predicts that its cost returns. Results
+            are always in the given order. It is computed once per graph; a model for which it cannot be shown that
+            the nodes' order does not matter, and calls with `nodes`, keep the given order. `notes` tell.
+        calls: how many calls "auto" may expect on the same graph.
         dims: argument name -> what its axes count, `{"x": ("N", 16)}`, where that is not to be inferred. The names
             are those that `explain` prints.
 
@@ -81,6 +89,8 @@ class Engine:
         verify: bool | str = "auto",
         fallback: str = "error",
         skip_passes: Collection[str] = (),
+        order: str | None = None,
+        calls: int = 1,
         dims: Mapping[str, tuple[int | str, ...]] | None = None,
     ) -> None:
         if verify not in _VERIFY:
@@ -89,8 +99,12 @@ class Engine:
             raise ValueError(f"fallback={fallback!r}: there are 'error' and 'eager'")
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: at least 1 is needed")
+        if order not in CHOICES:
+            raise ValueError(f"order={order!r}: there are {', '.join(map(repr, CHOICES))}")
+        if calls < 1:
+            raise ValueError(f"calls={calls}: at least 1 is needed")
         make_home(home, torch.device("cpu")).close()
-        self.model = model
+        self.model, self.order, self.calls = model, order, calls
         self.threads, self.home, self.fallback = threads, home, fallback
         self.verify = _VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
@@ -140,12 +154,12 @@ class Engine:
         state = self._state.number(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
-            return _copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
+            return copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
         sizes = signature.sizes(tensors)
         rows = next((size for name, size in sizes.items() if name.startswith("N")), 0)
         if not signature.decided:  # one node or one edge: nothing to gain, and sizes tell nothing
-            numbers = None if nodes is None else _node_numbers(nodes, rows)
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
+            numbers = None if nodes is None else node_numbers(nodes, rows)
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
             captured = self._capture(signature, state)
         except CaptureError as error:
@@ -153,24 +167,27 @@ class Engine:
                 raise
             self.notes.append(f"ran the model's own forward: {error}")
             numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, None))
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, None))
         branch = captured.traced.differs(sizes)
         if branch is not None:
             self._note(
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
-            numbers = None if nodes is None else _node_numbers(nodes, rows)
-            return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
-        result = self._run(captured, tensors, nodes, progress)
+            numbers = None if nodes is None else node_numbers(nodes, rows)
+            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
+        result = self._ordered(captured, tensors, nodes, progress)
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
             self._verify(captured, tensors, result, nodes)
-        return _copied(out, result)
+        return copied(out, result)
 
-    def _note(self, text: str) -> None:
-        """Tell it once."""
-        if text not in self.notes:
-            self.notes.append(text)
+    def _note(self, text: str, instead_of: str | None = None) -> None:
+        """Tell it once, in the place of an earlier note that begins like that: an engine may see many graphs."""
+        for number, earlier in enumerate(self.notes):
+            if earlier == text or (instead_of is not None and earlier.startswith(instead_of)):
+                self.notes[number] = text
+                return
+        self.notes.append(text)
 
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
@@ -181,7 +198,7 @@ class Engine:
             smaller, changed = bind(self.model, args, kwargs, like=signature)
             if smaller.key != signature.key:
                 return self.model(*args, **kwargs)
-            return self._run(captured, changed, None, False)
+            return self._run(captured, changed, None, False)  # in the given order: the graph is small
 
         hops = gathering_steps(captured.compiled)
         whole = needs_all_rows(captured.program, captured.compiled.schedule)
@@ -210,6 +227,9 @@ class Engine:
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
         captured = self._capture(signature, self._state.number(self.model))
+        arrangement, note = self._arrangement(captured, tensors)
+        if arrangement is not None:
+            tensors = arrangement.arranged(signature.names, tensors)
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
         keys = sorted(compiled.code)
@@ -219,9 +239,9 @@ class Engine:
             predict(captured.program, compiled.schedule, structure.size_of, self._threads()),
             [compiled.code[key].kernels for key in keys],
             [compiled.code[key].text for key in keys],
-            structure.nbytes(),
+            structure.nbytes() + (0 if arrangement is None else arrangement.nbytes),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
-            whole_notes(captured.program, compiled.schedule, compiled.joined),
+            [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
             measure_machine(self._threads()),
             structure.measured,
         )
@@ -257,41 +277,64 @@ class Engine:
             optimise(program, self.skip_passes)
             compiled = Compiled(program, cut(program))
             self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
-            self._captured[key] = _Captured(signature, traced, program, compiled, OrderedDict())
+            self._captured[key] = _Captured(signature, traced, program, compiled, Kept(), Kept())
         self._last = signature
         return self._captured[key]
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
-        leaves = captured.signature.leaves
-        integers = [t for leaf, t in zip(leaves, tensors, strict=True) if leaf.value_class == "int"]
-        numbers = tuple(int(t) for t in integers if t.dim() == 0)  # sizes among the arguments, made at every call
-        integers = [t for t in integers if t.dim()]
-        shapes = tuple(tuple(t.shape) for t in tensors)
-        tracked = not any(t.is_inference() for t in integers)  # made in inference mode: a change leaves no trace
-        key = (*((id(t), t._version if tracked else 0) for t in integers), numbers, shapes)
-        hit = captured.structures.get(key) if tracked else None
-        if hit is not None and all(ref() is t for ref, t in zip(hit[0], integers, strict=True)):
-            captured.structures.move_to_end(key)
-            return hit[1]
+        graph = Key.of(captured.signature, tensors)
+        structure = captured.structures.get(graph)
+        if structure is not None:
+            return structure
         captured.traced.check(captured.signature.sizes(tensors))
         check_indices(captured.signature, tensors)
-        structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
+        structure = Structure(captured.program, dict(zip(captured.signature.names, tensors, strict=True)))
         check_gathers(captured.program, structure)
         captured.compiled.prepare(structure)
-        captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
-        while len(captured.structures) > _KEPT_GRAPHS:
-            captured.structures.popitem(last=False)
+        captured.structures.put(graph, structure)
         return structure
+
+    def _ordered(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
+        """The result, computed with the nodes in another order where that was asked for and is possible."""
+        if self.order is None or nodes is not None:
+            return self._run(captured, tensors, nodes, progress)
+        arrangement, note = self._arrangement(captured, tensors)
+        self._note(note, instead_of=NOTE)
+        if arrangement is None:
+            return self._run(captured, tensors, None, progress)
+        moved = arrangement.arranged(captured.signature.names, tensors)
+        return arrangement.restored(self._run(captured, moved, None, progress))
+
+    def _arrangement(self, captured: _Captured, tensors: list[Tensor]) -> tuple[Arrangement | None, str]:
+        """The nodes of the graph in another order, None for the given one; and why."""
+        if self.order is None:
+            return None, ""
+        graph = Key.of(captured.signature, tensors, self.order, self.calls)
+        if not graph.tracked:
+            return None, f"{NOTE}{self.order!r}: kept the given order, as a graph made in inference mode is not kept."
+        found = captured.arranged.get(graph)
+        if found is None:
+            if captured.orders is None:
+                captured.orders = Orders(raise_program(captured.traced))
+            inputs = dict(zip(captured.signature.names, tensors, strict=True))
+
+            def predicted() -> list[StepCost]:
+                sizes = Structure(captured.program, inputs).size_of
+                return predict(captured.program, captured.compiled.schedule, sizes, self._threads())
+
+            found = captured.orders.choose(self.order, self.calls, inputs, predicted)
+            captured.arranged.put(graph, found)
+        return found
 
     def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
         structure = self._structure(captured, tensors)
         leaves = captured.signature.leaves
         inputs = dict(zip((leaf.name for leaf in leaves), tensors, strict=True))
         limits, position = None, None
-        space = _node_space(captured.program)
+        space = node_space(captured.program)
         if nodes is not None:
-            nodes = _node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
+            nodes = node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
             cone = restrict(captured.program, captured.compiled, structure, inputs, nodes)
             if cone is not None:
                 structure, inputs, limits, position = cone.structure, cone.inputs, cone.limits, cone.position
@@ -310,12 +353,12 @@ class Engine:
                 limits,
                 self._workers,
             )
-            result = _not_cached(run.run(), structure, tensors)
+            result = not_cached(run.run(), structure, tensors)
             structure.measured = tuple(run.seconds)
         finally:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
-        return _rows_of(result, nodes if position is None else position, rows)
+        return rows_of(result, nodes if position is None else position, rows)
 
 
 def _weights(traced: Traced) -> dict[str, str]:
@@ -340,58 +383,3 @@ def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
         for leaf, tensor in zip(signature.leaves, tensors, strict=True)
         for dim, size in zip(leaf.dims, tensor.shape, strict=True)
     )
-
-
-def _copied(out: Tensor | None, result: Any) -> Any:
-    """The result, in `out` where that is given."""
-    if out is None:
-        return result
-    if not isinstance(result, Tensor) or result.shape != out.shape:
-        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(f"out is a tensor {list(out.shape)}, but the model returns {got}.")
-    return out.copy_(result)
-
-
-def _node_space(program: Program) -> Any:
-    """The space that the outputs' rows count, if they all count the same."""
-    spaces = {program[name].space for name in program.output_names()}
-    return next(iter(spaces)) if len(spaces) == 1 else None
-
-
-def _node_numbers(nodes: Tensor, rows: int) -> Tensor:
-    nodes = torch.as_tensor(nodes)
-    if nodes.dtype == torch.bool:
-        if nodes.numel() != rows:
-            raise InputError(f"nodes is a mask of {nodes.numel()}, but the model returns {rows} rows.")
-        return nodes.nonzero().view(-1)
-    if nodes.dim() != 1 or nodes.dtype.is_floating_point:
-        raise InputError(f"nodes must be int64 [M] or bool [N], got {nodes.dtype} {list(nodes.shape)}.")
-    bad = ((nodes < 0) | (nodes >= rows)).nonzero()
-    if bad.numel():
-        first = int(bad[0])
-        raise InputError(f"nodes[{first}] = {int(nodes[first])} does not exist: the model returns {rows} rows.")
-    return nodes.long()
-
-
-def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
-    """The rows `nodes` of every output tensor that has one row per node."""
-    if nodes is None:
-        return tree
-
-    def pick(leaf: Any) -> Any:
-        whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and (rows is None or leaf.shape[0] == rows)
-        return leaf.index_select(0, nodes.to(leaf.device)) if whole else leaf
-
-    return torch.utils._pytree.tree_map(pick, tree)
-
-
-def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
-    """The result with copies of what is kept with the graph: callers may write into it."""
-    kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
-    kept -= {t.untyped_storage().data_ptr() for t in inputs}
-
-    def own(leaf: Any) -> Any:
-        shared = isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in kept
-        return leaf.clone() if shared else leaf
-
-    return torch.utils._pytree.tree_map(own, result)

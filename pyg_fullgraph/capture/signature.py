@@ -81,6 +81,11 @@ class Signature:
     _memo: _Memo = field(default_factory=lambda: _Memo(), compare=False, repr=False)
 
     @property
+    def names(self) -> list[str]:
+        """The names of the leaves, in their order."""
+        return [leaf.name for leaf in self.leaves]
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """Hashable; a different key forces a new trace (None-ness, fixed sizes, dtypes, devices,
         constants).

@@ -24,7 +24,7 @@ from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
 _SLOT = "_fullgraph_engines"
 _VERIFY = {"auto": "auto", "always": "always", "off": "off", True: "always", False: "off", None: "off"}
 
-#: Builds an engine: ``build(model, threads=..., home=..., fallback=...)``.
+#: Builds an engine: ``build(model, threads=..., home=..., fallback=..., order=..., calls=...)``.
 Build = Callable[..., Any]
 
 
@@ -42,6 +42,8 @@ class Options:
     home: str = "memory"
     out: Any = None
     force_eval: bool = False
+    order: str | None = None
+    calls: int = 1
 
 
 class Engines:
@@ -214,12 +216,11 @@ def engine_of(prepared: Prepared, build: Build) -> Any:
     """
     engines = vars(prepared.model).setdefault(_SLOT, Engines())
     options, target = prepared.options, prepared.target
-    key: tuple[Any, ...] = (build, options.threads, options.home, options.fallback)
+    named = {name: getattr(options, name) for name in ("threads", "home", "fallback", "order", "calls")}
+    key: tuple[Any, ...] = (build, *named.values())
     if isinstance(target, ValuedModel):
         key = (*key, *target.layers.items(), target.adjacency.kind, target.graph)
-    return engines.get(
-        key, lambda: build(target, threads=options.threads, home=options.home, fallback=options.fallback)
-    )
+    return engines.get(key, lambda: build(target, **named))
 
 
 def explain(

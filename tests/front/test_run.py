@@ -510,9 +510,12 @@ def test_nodes_restrict_the_rows(nodes: Any, model: GraphSAGE, data: Data) -> No
 
 
 def test_options_reach_the_engine(model: GraphSAGE, data: Data, engine: type[EagerEngine]) -> None:
-    infer(model, data, "cpu", "cpu", True, engine=engine, threads=3, home="mapped", fallback="eager")
+    infer(
+        model, data, "cpu", "cpu", True, engine=engine, threads=3, home="mapped", fallback="eager", order="rcm", calls=2
+    )
     (built,) = engine.built
-    assert built.options == {"threads": 3, "home": "mapped", "fallback": "eager"}
+    expected = {"threads": 3, "home": "mapped", "fallback": "eager", "order": "rcm", "calls": 2}
+    assert built.options == expected
     assert built.calls[0][1]["progress"] is True
 
 
