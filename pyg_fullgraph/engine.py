@@ -11,23 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.modules import check_ready, module_fingerprint, resolve
+from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
+from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
-from pyg_fullgraph.errors import CaptureError, GraphError, InputError
+from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
-from pyg_fullgraph.graph.validate import check_endpoints, in_range
-from pyg_fullgraph.ir import Program, Stage, needs_all_rows
-from pyg_fullgraph.ir.fused import FUSED
+from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
-from pyg_fullgraph.plan import predict
+from pyg_fullgraph.plan import measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
+from pyg_fullgraph.runtime.indices import check_gathers, check_indices
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
+from pyg_fullgraph.runtime.workers import Workers
 
 _VERIFY: dict[bool | str, str] = {
     "auto": "auto",
@@ -97,6 +98,7 @@ class Engine:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
+        self._state, self._workers = ModelState(), Workers()
         self.notes: list[str] = []
         self.verification: Verification | None = None
 
@@ -135,7 +137,7 @@ class Engine:
             CaptureError: the forward has no exact capture, and `fallback` is "error".
             FullGraphMismatch: verification failed.
         """
-        check_ready(self.model)
+        state = self._state.number(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if _without_nodes(signature, tensors):
             return _copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
@@ -145,7 +147,7 @@ class Engine:
             numbers = None if nodes is None else _node_numbers(nodes, rows)
             return _copied(out, _rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
-            captured = self._capture(signature)
+            captured = self._capture(signature, state)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
@@ -196,7 +198,10 @@ class Engine:
         )
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
-        """How a call runs: supersteps, kernels, predicted bytes and peak memory.
+        """How a call runs: supersteps, kernels, bytes and peak memory, and predicted against measured seconds.
+
+        The first report of a process measures the machine's rates, which takes about a second and 384 MiB. Measured
+        seconds are those of the last call for all nodes on these very index tensors: call the engine before.
 
         Args:
             args, kwargs: as for the model's forward.
@@ -204,7 +209,7 @@ class Engine:
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
-        captured = self._capture(signature)
+        captured = self._capture(signature, self._state.number(self.model))
         structure = self._structure(captured, tensors)
         compiled = captured.compiled
         keys = sorted(compiled.code)
@@ -217,6 +222,8 @@ class Engine:
             structure.nbytes(),
             optimise(raise_program(captured.traced), self.skip_passes, record=True),
             whole_notes(captured.program, compiled.schedule, compiled.joined),
+            measure_machine(self._threads()),
+            structure.measured,
         )
 
     @property
@@ -234,8 +241,9 @@ class Engine:
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
 
-    def _capture(self, signature: Signature) -> _Captured:
-        key = (signature.key, module_fingerprint(self.model), _autocast())
+    def _capture(self, signature: Signature, state: int) -> _Captured:
+        """The traced call; `state` is the model's."""
+        key = (signature.key, state, _autocast())
         if key in self._refused:
             raise CaptureError(self._refused[key])
         if key not in self._captured:
@@ -267,9 +275,9 @@ class Engine:
             captured.structures.move_to_end(key)
             return hit[1]
         captured.traced.check(captured.signature.sizes(tensors))
-        _check_indices(captured.signature, tensors)
+        check_indices(captured.signature, tensors)
         structure = Structure(captured.program, dict(zip((leaf.name for leaf in leaves), tensors, strict=True)))
-        _check_gathers(captured.program, structure)
+        check_gathers(captured.program, structure)
         captured.compiled.prepare(structure)
         captured.structures[key] = ([weakref.ref(t) for t in integers], structure)
         while len(captured.structures) > _KEPT_GRAPHS:
@@ -300,8 +308,10 @@ class Engine:
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
                 limits,
+                self._workers,
             )
             result = _not_cached(run.run(), structure, tensors)
+            structure.measured = tuple(run.seconds)
         finally:
             home.close()
         rows = None if space is None else int(structure.size_of(space))
@@ -375,50 +385,6 @@ def _rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
     return torch.utils._pytree.tree_map(pick, tree)
 
 
-def _check_indices(signature: Signature, tensors: list[Tensor]) -> None:
-    """Every edge index must name existing nodes; checked before any work."""
-    sizes = signature.sizes(tensors)
-    for leaf, tensor in zip(signature.leaves, tensors, strict=True):
-        if (
-            leaf.value_class != "int"
-            or len(leaf.dims) != 2
-            or leaf.dims[0] != 2
-            or not str(leaf.dims[1]).startswith("E")
-        ):
-            continue
-        num_src, num_dst = _endpoints(str(leaf.dims[1]), sizes)
-        if num_src is not None and num_dst is not None:
-            check_endpoints(tensor[0], tensor[1], num_src, num_dst, name=leaf.name)
-
-
-def _check_gathers(program: Program, structure: Structure) -> None:
-    """The kernels believe their indices, so every index must be in range, also those that no edge list holds."""
-    seen: set[tuple[str, Any]] = set()
-    for value in program:
-        if value.op != "gather" and value.op not in FUSED:
-            continue
-        table, index = value.args[:2]
-        if index is None or program[index.name].stage is not Stage.STRUCT:
-            continue
-        space = program[table.name].space
-        if space is None or (index.name, space) in seen or not _is_structure(program, structure, space):
-            continue
-        seen.add((index.name, space))
-        rows, numbers = int(structure.size_of(space)), structure.value(index.name)
-        if not in_range(numbers, rows):
-            edge = int(((numbers < 0) | (numbers >= rows)).nonzero()[0])
-            raise GraphError(
-                f"Index {int(numbers[edge])} (entry {edge}) is read at {value.where or value.name}, but there are "
-                f"{rows:,} rows, numbered from 0."
-            )
-
-
-def _is_structure(program: Program, structure: Structure, space: Any) -> bool:
-    """Whether a size is known before the values of the data are."""
-    unknown = [symbol for symbol in space.free_symbols if symbol not in structure.sizes]
-    return all(program[program.definers[symbol]].stage is Stage.STRUCT for symbol in unknown)
-
-
 def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
     """The result with copies of what is kept with the graph: callers may write into it."""
     kept = {t.untyped_storage().data_ptr() for t in structure.values.values() if isinstance(t, Tensor)}
@@ -429,12 +395,3 @@ def _not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
         return leaf.clone() if shared else leaf
 
     return torch.utils._pytree.tree_map(own, result)
-
-
-def _endpoints(space: str, sizes: dict[str, int]) -> tuple[int | None, int | None]:
-    parts = space.removeprefix("E:").split("__")
-    if space.startswith("E:") and len(parts) == 3:
-        return sizes.get(f"N:{parts[0]}"), sizes.get(f"N:{parts[2]}")
-    if "N" in sizes:
-        return sizes["N"], sizes["N"]
-    return sizes.get("N:src"), sizes.get("N:dst")

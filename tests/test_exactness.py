@@ -40,7 +40,7 @@ class AmplifiedRounding(UserWarning):
 @pytest.fixture(autouse=True)
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of at most five rows, so that every operator is run on parts of its rows."""
-    for name, value in (("MIN_ROWS", 1), ("MAX_ROWS", 5), ("SMALLEST", 5)):
+    for name, value in (("MIN_ROWS", 1), ("MAX_ROWS", 5), ("SMALLEST", 1)):
         monkeypatch.setattr(blocks, name, value)
 
 

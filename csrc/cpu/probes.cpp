@@ -1,9 +1,10 @@
-// What this machine's memory can do: the yardstick of every kernel.
+// What this machine's memory can do: the yardstick of every kernel. The arrays lie in huge pages where the
+// system gives them, as the tables of the runtime do.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
-#include <memory>
-#include <numeric>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -28,11 +29,43 @@ double best_seconds(const F& run) {
   return best;
 }
 
+// Zeroed memory at a huge page's border.
+class Memory {
+ public:
+  explicit Memory(int64_t bytes) : size_(static_cast<size_t>(bytes) + kHugePage) {
+    mapped_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped_ == MAP_FAILED) throw std::bad_alloc();
+    const uintptr_t start = (reinterpret_cast<uintptr_t>(mapped_) + kHugePage - 1) / kHugePage * kHugePage;
+    data_ = reinterpret_cast<char*>(start);
+#if defined(MADV_HUGEPAGE)
+    madvise(data_, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+#endif
+    for (int64_t i = 0; i < bytes; i += kPage) data_[i] = 0;
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { munmap(mapped_, size_); }
+
+  char* data() const { return data_; }
+
+ private:
+  static constexpr size_t kHugePage = 2 << 20;
+  static constexpr int64_t kPage = 4096;
+
+  size_t size_;
+  void* mapped_;
+  char* data_;
+};
+
 }  // namespace
 
 double probe_triad(int64_t bytes, int threads) {
   const int64_t count = bytes / 3 / static_cast<int64_t>(sizeof(double));
-  std::vector<double> a(static_cast<size_t>(count)), b(a), c(a);
+  const int64_t array = count * static_cast<int64_t>(sizeof(double));
+  const Memory first(array), second(array), third(array);
+  double* a = reinterpret_cast<double*>(first.data());
+  const double* b = reinterpret_cast<double*>(second.data());
+  const double* c = reinterpret_cast<double*>(third.data());
   const int64_t chunk = kChunkBytes / static_cast<int64_t>(sizeof(double));
   const double seconds = best_seconds([&] {
     parallel_for((count + chunk - 1) / chunk, threads, [&](int64_t p) {
@@ -45,9 +78,7 @@ double probe_triad(int64_t bytes, int threads) {
 
 double probe_rows(int64_t row_bytes, int64_t bytes, int64_t reads, int threads) {
   const int64_t rows = std::max<int64_t>(bytes / row_bytes, 1);
-  std::unique_ptr<char, decltype(&std::free)> x(
-      static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(rows * row_bytes))), &std::free);
-  std::fill(x.get(), x.get() + rows * row_bytes, 0);
+  const Memory x(rows * row_bytes);
   std::vector<int32_t> index(static_cast<size_t>(reads));
   std::mt19937_64 random(1);
   for (int32_t& each : index) each = static_cast<int32_t>(random() % static_cast<uint64_t>(rows));
@@ -55,7 +86,7 @@ double probe_rows(int64_t row_bytes, int64_t bytes, int64_t reads, int threads) 
   std::vector<float> sums(static_cast<size_t>(chunks));
   const double seconds = best_seconds([&] {
     parallel_for(chunks, threads, [&](int64_t p) {
-      sums[p] = kernels().sum_lines(x.get(), row_bytes, index.data(), p * chunk,
+      sums[p] = kernels().sum_lines(x.data(), row_bytes, index.data(), p * chunk,
                                     std::min((p + 1) * chunk, reads), reads);
     });
   });

@@ -8,6 +8,7 @@ trace is asked first, with the frame of the user's code that wants to know.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -23,6 +24,11 @@ _TORCH = os.path.dirname(torch.__file__)
 _SYMBOLS = tuple(
     os.path.join(_TORCH, *parts)
     for parts in (("__init__.py",), ("fx", "experimental"), ("utils", "_sympy"), ("_functorch",))
+)
+_MACHINERY = (
+    *_SYMBOLS,
+    *(os.path.join(_TORCH, name) for name in ("fx", "_subclasses", "_library", "_logging", "_dynamo", "_compile.py")),
+    *(os.path.join(_TORCH, name) for name in ("utils", "_higher_order_ops", "_ops.py", "_inductor")),
 )
 _LAYERS = os.path.join(_TORCH, "nn", "modules") + os.sep
 _SELF = __file__
@@ -60,6 +66,16 @@ class Guards(ShapeEnv):
         if kwargs.get("fallback_value") is None and isinstance(orig_expr, sympy.Basic) and orig_expr.free_symbols:
             return self._decided(orig_expr, answer)
         return answer
+
+    def _get_user_frame(self) -> FrameType | None:
+        """As in `ShapeEnv`, which imports all of `torch.export` (0.5 s) to know its own files."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(_MACHINERY):
+            frame = frame.f_back
+        return frame
+
+    def _log_create_unbacked_symbol(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the first such message, which nobody reads, costs the same imports."""
 
     def read_from_data(self, number: torch.SymInt) -> None:
         """Remember that a number is an element of a tensor: it may be negative, whatever a size may be."""

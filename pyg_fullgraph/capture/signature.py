@@ -47,6 +47,21 @@ class Leaf:
     value_class: str
 
 
+@dataclass
+class _Memo:
+    """What the next call like this one need not find out again.
+
+    Args:
+        forward: the function last bound, and its parameters.
+        call: what a signature was inferred from.
+        result: that signature, and the numbers that travel as tensors.
+    """
+
+    forward: tuple[Any, inspect.Signature] | None = None
+    call: Any = None
+    result: tuple[Signature, list[int]] | None = None
+
+
 @dataclass(frozen=True)
 class Signature:
     """What a call of forward looks like, up to the sizes of its graph.
@@ -63,6 +78,7 @@ class Signature:
     spec: Branch
     _sources: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     decided: bool = field(default=True, compare=False, repr=False)
+    _memo: _Memo = field(default_factory=lambda: _Memo(), compare=False, repr=False)
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -140,19 +156,33 @@ def bind(
         InputError: for sparse matrices (convert them to edge_index first), arguments that do not fit
             forward, and values that cannot be told apart from one call to the next.
     """
-    named_args, named_kwargs = _named(model, tuple(args), dict(kwargs))
+    memo = _Memo() if like is None else like._memo
+    named_args, named_kwargs = _named(model, tuple(args), dict(kwargs), memo)
     found = Found()
     arg_nodes = tuple(flatten(value, (name,), found) for name, value in named_args)
     kwarg_nodes = tuple(flatten(value, (name,), found) for name, value in named_kwargs)
-    spec = Branch(
-        "tuple",
-        None,
-        (),
-        (
-            Branch("tuple", None, (), arg_nodes),
-            Branch("dict", None, tuple(name for name, _ in named_kwargs), kwarg_nodes),
-        ),
-    )
+    names = tuple(name for name, _ in named_kwargs)
+    trees = (Branch("tuple", None, (), arg_nodes), Branch("dict", None, names, kwarg_nodes))
+    spec = Branch("tuple", None, (), trees)
+    call = (spec, found.paths, [(t.shape, t.dtype, t.device) for t in found.tensors], dims)
+    if memo.result is None or memo.call != call:
+        signature, numbers = _infer(model, spec, found, dims, like)
+        if found.graphs or any(tensor.dim() > 2 for tensor in found.tensors):  # the forward, or indices, may decide
+            return signature, [*found.tensors, *map(torch.tensor, numbers)]
+        same = like is not None and like.key == signature.key and like._sources == signature._sources
+        memo.call, memo.result = call, (like if like is not None and same else signature, numbers)
+    signature, numbers = memo.result
+    return signature, [*found.tensors, *map(torch.tensor, numbers)]
+
+
+def _infer(
+    model: torch.nn.Module,
+    spec: Branch,
+    found: Found,
+    dims: Mapping[str, Dims] | None,
+    like: Signature | None,
+) -> tuple[Signature, list[int]]:
+    """The signature of a call taken apart, and the sizes among its arguments that no tensor has."""
     fixed: dict[str, Dims] = {leaf.name: leaf.dims for leaf in like.leaves} if like is not None else {}
     known, decided = dict(dims or {}), True
     if found.graphs and _fits(fixed, found):
@@ -174,8 +204,7 @@ def bind(
     spec, extra = size_arguments(spec, sizes, earlier)
     scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra)
     spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
-    tensors = list(found.tensors) + [torch.tensor(value) for _, value in extra]
-    return Signature(leaves + scalars, spec, sources, decided), tensors
+    return Signature(leaves + scalars, spec, sources, decided), [value for _, value in extra]
 
 
 def _fits(dims: Mapping[str, Dims], found: Found) -> bool:
@@ -206,10 +235,13 @@ def _value_class(tensor: Tensor) -> str:
 
 
 def _named(
-    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], memo: _Memo
 ) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
     """Give every positional argument of forward its parameter name."""
-    signature = inspect.signature(model.forward)
+    function = getattr(model.forward, "__func__", model.forward)
+    if memo.forward is None or memo.forward[0] is not function:
+        memo.forward = function, inspect.signature(model.forward)
+    signature = memo.forward[1]
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:

@@ -45,8 +45,8 @@ def in_neighborhood(
 def small_subgraph(edge_index: Tensor, start: Tensor, num_nodes: int, limit: int) -> tuple[Tensor, Tensor]:
     """Returns an induced subgraph around a node with at most ``limit`` edges, and its nodes.
 
-    Nodes are taken in order of their distance (edges read in both directions); when the next ring would hold
-    too many edges, only its first half is taken, and so on.
+    Nodes are taken in order of their distance (edges read in both directions) and then of their number, as long as
+    the edges among them are within the limit. Each step reads all edges twice.
 
     Returns:
         Edge numbers and node numbers, both ascending.
@@ -54,20 +54,28 @@ def small_subgraph(edge_index: Tensor, start: Tensor, num_nodes: int, limit: int
     inside = torch.zeros(num_nodes, dtype=torch.bool, device=edge_index.device)
     inside[start] = True
     while True:
-        touching = inside[edge_index].any(dim=0).nonzero().view(-1)
-        ring = torch.unique(edge_index[:, touching])
-        ring = ring[~inside[ring]]
-        while ring.numel() > 0 and _induced(edge_index, inside, ring).numel() > limit:
-            ring = ring[: ring.numel() // 2]
-        if ring.numel() == 0:
+        ring = _ring(edge_index, inside)
+        fitting = _fitting(edge_index, inside, ring, limit)
+        inside[ring[:fitting]] = True
+        if fitting < ring.numel() or ring.numel() == 0:
             break
-        inside[ring] = True
-    nobody = inside.new_empty(0, dtype=torch.int64)
-    return _induced(edge_index, inside, nobody), inside.nonzero().view(-1)
+    edges = (inside[edge_index[0]] & inside[edge_index[1]]).nonzero().view(-1)
+    return edges, inside.nonzero().view(-1)
 
 
-def _induced(edge_index: Tensor, inside: Tensor, more: Tensor) -> Tensor:
-    """The edges with both ends among ``inside`` and ``more``."""
-    inside = inside.clone()
-    inside[more] = True
-    return inside[edge_index].all(dim=0).nonzero().view(-1)
+def _ring(edge_index: Tensor, inside: Tensor) -> Tensor:
+    """The nodes one edge away from those ``inside``, ascending."""
+    touching = (inside[edge_index[0]] | inside[edge_index[1]]).nonzero().view(-1)
+    reached = torch.zeros_like(inside)
+    reached[edge_index[:, touching].view(-1)] = True
+    return (reached & ~inside).nonzero().view(-1)
+
+
+def _fitting(edge_index: Tensor, inside: Tensor, ring: Tensor, limit: int) -> int:
+    """How many nodes of the ring can be taken: an edge comes in with the later one of its ends."""
+    turn = torch.full((inside.numel(),), ring.numel() + 1, dtype=torch.int32, device=inside.device)
+    turn[inside] = 0
+    turn[ring] = torch.arange(1, ring.numel() + 1, dtype=torch.int32, device=inside.device)
+    comes = torch.maximum(turn[edge_index[0]], turn[edge_index[1]])  # [E]
+    held = torch.bincount(comes, minlength=ring.numel() + 1)[: ring.numel() + 1].cumsum(0)  # after each node
+    return max(int((held <= limit).sum()) - 1, 0)

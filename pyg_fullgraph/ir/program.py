@@ -95,7 +95,7 @@ class Value:
     where: str = ""
     multi: bool = False
 
-    @property
+    @cached_property
     def row_dim(self) -> int | None:
         """Position of the only symbolic size, None where there is none or more than one."""
         symbolic = [i for i, size in enumerate(self.shape) if is_symbolic(size)]

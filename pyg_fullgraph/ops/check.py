@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyg_fullgraph.errors import OperatorError
 from pyg_fullgraph.ops.backend import INDICES
+from pyg_fullgraph.ops.memory import empty
 
 REDUCTIONS = {"sum": 0, "mean": 1, "max": 2, "min": 3, "mul": 4}
 
@@ -84,7 +85,7 @@ def width(x: Tensor) -> int:
 def output(operator: str, out: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The tensor to write: a new one, or the caller's after a check."""
     if out is None:
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+        return empty(shape, like.dtype, like.device)
     check_out(operator, out, like, shape)
     return out
 

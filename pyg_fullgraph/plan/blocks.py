@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ir import BlockProgram, Program, Stage
+from pyg_fullgraph.ir import BlockProgram, Program, Stage, Value
+from pyg_fullgraph.ir.fused import FUSED
 
 Bounds = tuple[tuple[int, int], ...]
 Blocks = list[tuple[int, int, Bounds]]
@@ -15,7 +16,9 @@ Blocks = list[tuple[int, int, Bounds]]
 ROW_BYTES = 4 << 20
 EDGE_BYTES = 4 << 20
 MIN_ROWS, MAX_ROWS = 64, 16_384
-FEWEST, SMALLEST = 16, 256  # at least so many blocks, for threads to share, unless they would be shorter than this
+FEWEST = 16  # at least so many blocks, for threads to share, unless there is too little to do in each:
+SMALLEST = 4 << 20  # bytes that a block touches; below, calling its operators costs more than sharing them gives
+FLOPS_PER_BYTE = 10  # of matrix products, that take as long as one byte of other work
 MAX_EDGES = 1 << 20  # of fused kernels, which hold no edge values: only so that threads finish together
 
 
@@ -54,10 +57,31 @@ def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[T
     """
     row_bytes, _ = block_widths(program, block)
     most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
-    most = max(min(most, -(-rows // FEWEST)), min(SMALLEST, rows))
+    edges = max((int(rowptr[rows]) for rowptr in rowptrs), default=0)
+    shared = max(min(FEWEST, _work(program, block, rows, edges) // SMALLEST), 1)
+    most = min(most, max(-(-rows // shared), MIN_ROWS))
     cuts = _cut_rows(rows, most, rowptrs, edge_limit(program, block))
     bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]
     return [(cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)]
+
+
+def _work(program: Program, block: BlockProgram, rows: int, edges: int) -> int:
+    """Bytes that all blocks touch, each value and operand counted at every use, and their products as bytes."""
+    total = 0
+    for name, context in block.order:
+        value = program[name]
+        reads = sum(program[ref].row_bytes for ref in value.refs() if program[ref].stage > Stage.PARAM)
+        count = rows if context is None and value.op not in FUSED else edges
+        total += count * (value.row_bytes + reads + _flops(program, value) // FLOPS_PER_BYTE)
+    return total
+
+
+def _flops(program: Program, value: Value) -> int:
+    """Of a matrix product, per row."""
+    if value.op != "aten" or value.target is None or "mm" not in str(value.target.overloadpacket):
+        return 0
+    inner = program[value.refs()[-1]].shape[-2]
+    return 2 * inner * value.width if isinstance(inner, int) else 0
 
 
 def _cut_rows(rows: int, most: int, rowptrs: list[Tensor], edges: int) -> list[int]:

@@ -10,6 +10,7 @@ import sympy
 from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage
 from pyg_fullgraph.ir.fused import FUSED, At, operands
 from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
+from pyg_fullgraph.plan.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class BlockCost:
         read: stored values read in row order (bytes).
         written: values stored (bytes).
         flops: of matrix products.
+        fetches: (bytes of a row, how many) of every value fetched by edge index; part of `gathered`.
     """
 
     space: str
@@ -31,10 +33,20 @@ class BlockCost:
     read: int
     written: int
     flops: int
+    fetches: tuple[tuple[int, int], ...] = ()
 
     @property
     def moved(self) -> int:
         return self.gathered + self.read + self.written
+
+    def seconds(self, machine: Machine) -> float:
+        """Predicted time: memory traffic and products one after another, as a core does one or the other.
+
+        What is not counted: element-wise arithmetic, exponentials, calls, and that rows of hubs stay in cache.
+        """
+        fetched = sum(row * count for row, count in self.fetches)
+        gathering = sum(row * count / machine.gather_rate(row) for row, count in self.fetches)
+        return gathering + (self.moved - fetched) / machine.sequential + self.flops / machine.products
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,10 @@ class StepCost:
     blocks: tuple[BlockCost, ...]
     tables: int
     in_flight: int
+
+    def seconds(self, machine: Machine) -> float:
+        """Predicted time of all its block programs; operators that run whole are not counted."""
+        return sum(block.seconds(machine) for block in self.blocks)
 
 
 SizeOf = Callable[[sympy.Expr], int | float]
@@ -82,11 +98,14 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
     rows = int(size_of(block.space))
     computed = {name for name, _ in block.order}
     gathered = flops = 0
+    fetches: list[tuple[int, int]] = []
     read: set[str] = set()
     for name, _context in block.order:
         value = program[name]
         if value.op == "gather" or value.op in FUSED:
-            gathered += _gathered(program, name, size_of, block)
+            indices, rows_of = _gathered(program, name, size_of, block)
+            gathered += indices + sum(row * count for row, count in rows_of)
+            fetches += rows_of
         if value.op == "aten" and value.target is not None and "mm" in str(value.target.overloadpacket):
             inner = program[value.refs()[-1]].shape[-2]
             if isinstance(inner, int):
@@ -104,21 +123,28 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
         sum(_bytes(program, name, size_of) for name in read),
         sum(_bytes(program, name, size_of) for name in block.stored),
         flops,
+        tuple(fetches),
     )
 
 
-def _gathered(program: Program, name: str, size_of: SizeOf, block: BlockProgram) -> int:
+def _gathered(program: Program, name: str, size_of: SizeOf, block: BlockProgram) -> tuple[int, list[tuple[int, int]]]:
+    """Bytes of indices and of edge values, which are read in order, and the rows that are fetched by index."""
     value = program[name]
+    computed = {item for item, _ in block.order}
     if value.op == "gather":
         operand = program[value.args[0].name]
-        if operand.space == block.space and operand.name in {item for item, _ in block.order}:
-            return 0
+        if operand.space == block.space and operand.name in computed:
+            return 0, []
         assert value.space is not None
-        return int(size_of(value.space)) * (operand.row_bytes + 4)
+        edges = int(size_of(value.space))
+        return edges * 4, [(operand.row_bytes, edges)]
     index = program[value.args[2].name]
     assert index.space is not None
-    computed = {item for item, _ in block.order}
+    edges = int(size_of(index.space))
     read = {ref: where for _, ref, where in operands(value) if where in (At.SOURCE, At.EDGE)}
-    fetched = [ref for ref, where in read.items() if where is At.SOURCE or ref not in computed]
-    indices = 4 if value.args[1] is not None else 0
-    return int(size_of(index.space)) * (indices + sum(program[ref].row_bytes for ref in fetched))
+    by_index = value.args[1] is not None
+    rows = [program[ref].row_bytes for ref, where in read.items() if where is At.SOURCE]
+    in_order = sum(program[ref].row_bytes for ref, where in read.items() if where is At.EDGE and ref not in computed)
+    if not by_index:
+        return edges * (in_order + sum(rows)), []
+    return edges * (4 + in_order), [(row, edges) for row in rows]

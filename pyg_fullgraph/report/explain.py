@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyg_fullgraph.ir import Program, Schedule
 from pyg_fullgraph.ir.printer import format_schedule
 from pyg_fullgraph.passes import Change
-from pyg_fullgraph.plan import StepCost
+from pyg_fullgraph.plan import Machine, StepCost
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Report:
         structure_bytes: what is cached with the graph.
         notes: what the user should know.
         passes: what each compiler pass changed; `report.passes[i].diff` shows the program's lines.
+        machine: the rates that the predicted seconds rest on; None where there are none (no C++ kernels).
+        measured: seconds of every superstep of the last call on this very graph; empty where there was none.
     """
 
     schedule_text: str
@@ -32,6 +34,13 @@ class Report:
     structure_bytes: int
     notes: tuple[str, ...]
     passes: tuple[Change, ...] = ()
+    machine: Machine | None = None
+    measured: tuple[float, ...] = ()
+
+    @property
+    def predicted(self) -> tuple[float, ...]:
+        """Predicted seconds of every superstep; empty where the machine's rates are not known."""
+        return () if self.machine is None else tuple(step.seconds(self.machine) for step in self.costs)
 
     @property
     def supersteps(self) -> int:
@@ -57,7 +66,7 @@ class Report:
         rows: list[tuple[str, ...]] = []
         kernels = iter(self.kernels)
         for number, step in enumerate(self.costs):
-            for block in step.blocks:
+            for position, block in enumerate(step.blocks):
                 rows.append(
                     (
                         str(number),
@@ -69,11 +78,28 @@ class Report:
                         _size(block.written),
                         f"{block.flops / 1e9:.2f}",
                         _size(step.tables),
+                        "-" if self.machine is None else _time(block.seconds(self.machine)),
+                        self._measured(number) if position == 0 else "",
                     )
                 )
         return rows
 
-    _HEAD = ("superstep", "space", "rows", "kernels", "gathered", "read", "written", "GFLOP", "tables alive")
+    def _measured(self, number: int) -> str:
+        return _time(self.measured[number]) if self.measured else "-"
+
+    _HEAD = (
+        "superstep",
+        "space",
+        "rows",
+        "kernels",
+        "gathered",
+        "read",
+        "written",
+        "GFLOP",
+        "tables alive",
+        "predicted",
+        "measured",
+    )
 
     def __str__(self) -> str:
         table = [self._HEAD, *self._rows()]
@@ -86,8 +112,17 @@ class Report:
     def _summary(self) -> str:
         return (
             f"predicted: {_size(self.bytes_moved)} moved, peak {_size(self.peak_bytes)} beside the inputs, of which "
-            f"{_size(self.structure_bytes)} are kept with the graph"
+            f"{_size(self.structure_bytes)} are kept with the graph{self._times()}"
         )
+
+    def _times(self) -> str:
+        """Predicted against measured seconds, and what they rest on."""
+        told = []
+        if self.machine is not None:
+            told.append(f"{_time(sum(self.predicted))} at the rates of {self.machine.threads} threads here")
+        if self.measured:
+            told.append(f"{_time(sum(self.measured))} measured in the last call")
+        return "".join(f"; {item}" for item in told)
 
     def _repr_html_(self) -> str:
         cells = "".join(
@@ -111,6 +146,10 @@ def _passes_in_html(passes: tuple[Change, ...]) -> str:
     return "".join(folded)
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+
+
 def _size(count: int) -> str:
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -129,8 +168,10 @@ def explain(
     structure_bytes: int,
     passes: list[Change],
     notes: list[str],
+    machine: Machine | None = None,
+    measured: tuple[float, ...] = (),
 ) -> Report:
-    """A report of a schedule and its predicted costs."""
+    """A report of a schedule, its predicted costs, and what the last call took."""
     return Report(
         format_schedule(program, schedule),
         tuple(costs),
@@ -139,4 +180,6 @@ def explain(
         structure_bytes,
         (*program.notes, *notes),
         tuple(passes),
+        machine,
+        measured,
     )

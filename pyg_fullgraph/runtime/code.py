@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import CodeType
 from typing import Any
 
 import torch
@@ -70,9 +72,14 @@ class BlockCode:
 
     def _function(self, name: str, resolve: Callable[[Binding], Any]) -> Block:
         scope: dict[str, Any] = {key: resolve(binding) for key, binding in self.bindings.items()}
-        exec(compile(self.text, f"<pyg_fullgraph {name} program>", "exec"), scope)
+        exec(self._compiled, scope)
         function: Block = scope[name]
         return function
+
+    @cached_property
+    def _compiled(self) -> CodeType:
+        """The text compiled once: each call only binds it to other tensors."""
+        return compile(self.text, "<pyg_fullgraph block program>", "exec")
 
 
 def layouts_of(program: Program, block: BlockProgram) -> tuple[str, ...]:

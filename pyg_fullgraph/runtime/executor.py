@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from pyg_fullgraph.runtime.progress import Progress
 from pyg_fullgraph.runtime.split import split
 from pyg_fullgraph.runtime.structure import Structure
 from pyg_fullgraph.runtime.unions import Unions, placed_parts
+from pyg_fullgraph.runtime.workers import Workers, as_on_any_thread
 
 Prefix = dict[Any, tuple[int, ...]]
 
@@ -100,6 +102,7 @@ class Run:
         threads: how many blocks run at a time.
         progress: told of rows done.
         limits: superstep -> rows to compute of each space, where fewer than all are needed.
+        workers: threads that may still be there from the last run.
     """
 
     def __init__(
@@ -112,7 +115,9 @@ class Run:
         threads: int,
         progress: Progress,
         limits: Prefix | None = None,
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers or Workers()
         self.compiled, self.structure, self.home = compiled, structure, home
         self.device = next((tensor.device for tensor in inputs.values()), torch.device("cpu"))
         self.program = compiled.program
@@ -120,6 +125,7 @@ class Run:
         self.tables: dict[str, Table] = {}
         self.globals: dict[str, Any] = {}
         self.pools: dict[str, RowPool | GroupPool] = {}
+        self.seconds: list[float] = []
         self.unions = Unions(self.program, compiled.parts, structure.size_of, home)
         for value in self.program:
             if value.op == "param":
@@ -154,8 +160,9 @@ class Run:
         return self.tables[name].whole().movedim(0, value.row_dim)
 
     def run(self) -> Any:
-        """Execute all supersteps and return the model's outputs."""
+        """Execute all supersteps and return the model's outputs; `seconds` then has the time of each."""
         for number, step in enumerate(self.compiled.schedule.steps):
+            start = time.perf_counter()
             for name in (*step.views, *step.whole):
                 self._whole_operator(name)
             for position, block in enumerate(step.blocks):
@@ -163,6 +170,7 @@ class Run:
             for name in step.frees:
                 self.tables.pop(name, None)
                 self.globals.pop(name, None)
+            self.seconds.append(time.perf_counter() - start)
         return map_args(
             self.program.outputs,
             lambda leaf: (
@@ -198,12 +206,14 @@ class Run:
         edges = [self.structure.in_edges[index] for index in code.layouts]
         blocks: Blocks = [(0, 0, ((0, 0),) * len(edges))]  # a total of no rows is still a total
         if rows > 0:
-            blocks = cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
+            blocks = self.structure.blocks(
+                (block.stored, rows), lambda: cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
+            )
         function = code.bind(self._resolve)
         with self.progress.superstep(number, rows):
             most = max(r1 - r0 for r0, r1, _ in blocks)
-            device = self.device
-            _in_threads(function, lambda: code.scratch(most, device), blocks, self.threads, self.progress)
+            scratch = functools.partial(code.scratch, most, self.device)
+            _in_threads(function, scratch, blocks, self.threads, self.progress, self.workers)
         for name in pools:
             self._keep(name, self.pools.pop(name).result())
 
@@ -262,26 +272,14 @@ def _in_threads(
     blocks: Blocks,
     threads: int,
     progress: Progress,
+    workers: Workers,
 ) -> None:
     """Run blocks on `threads` threads, each with torch's own parallelism off; the first error stops all."""
-    work = iter(blocks)
-    before = torch.get_num_threads()
-    if threads == 1 or len(blocks) == 1:
-        torch.set_num_threads(1)  # here as on the workers: a product's bits depend on how many threads share it
-        try:
-            own = scratch()
-            for r0, r1, bounds in work:
-                function(r0, r1, bounds, own)
-                progress.rows(r1 - r0)
-        finally:
-            torch.set_num_threads(before)
-        return
-    lock, failed = threading.Lock(), threading.Event()
+    work, lock, failed = iter(blocks), threading.Lock(), threading.Event()
 
     def worker() -> None:
-        torch.set_num_threads(1)
-        own = scratch()
-        with torch.no_grad():
+        with as_on_any_thread():
+            own = scratch()
             for r0, r1, bounds in _shared(work, lock):
                 if failed.is_set():
                     return
@@ -292,11 +290,9 @@ def _in_threads(
                     raise
                 progress.rows(r1 - r0)
 
-    count = min(threads, len(blocks))
+    before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, thread_name_prefix="pyg_fullgraph") as pool:
-            for future in [pool.submit(worker) for _ in range(count)]:
-                future.result()
+        workers.run(worker, min(threads, len(blocks)))
     finally:
         torch.set_num_threads(before)  # the number that torch hands to threads started from now on
 

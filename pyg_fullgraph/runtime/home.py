@@ -7,15 +7,15 @@ methods.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import sys
 import tempfile
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from pyg_fullgraph.ops.memory import empty
 
 
 class Table(Protocol):
@@ -83,20 +83,6 @@ class TensorTable:
         return self.tensor
 
 
-_HUGE_PAGE, _MADV_HUGEPAGE = 2 << 20, 14
-
-
-def ask_for_huge_pages(tensor: Tensor) -> None:
-    """Ask Linux to back a fresh, large tensor with 2 MiB pages: random rows then miss the page table far less.
-
-    A hint only: where it is not taken, nothing changes but the time.
-    """
-    start = -(-tensor.data_ptr() // _HUGE_PAGE) * _HUGE_PAGE
-    length = (tensor.data_ptr() + tensor.nbytes - start) // _HUGE_PAGE * _HUGE_PAGE
-    if sys.platform == "linux" and length >= 4 * _HUGE_PAGE:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)
-
-
 class MemoryHome:
     """Tables in the process's memory."""
 
@@ -104,10 +90,7 @@ class MemoryHome:
         self.device = torch.device(device)
 
     def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> TensorTable:
-        tensor = torch.empty((rows, *tail), dtype=dtype, device=self.device)
-        if self.device.type == "cpu":
-            ask_for_huge_pages(tensor)
-        return TensorTable(tensor)
+        return TensorTable(empty((rows, *tail), dtype, self.device))
 
     def close(self) -> None:
         return None

@@ -58,10 +58,7 @@ def restrict(
         graph = CSR(edges.rowptr, structure.edge_value(source, layout), edges.perm, count, count)
     reach = graph.k_hop(nodes, crossing)
     cone_nodes = reach.nodes
-    small = Structure.__new__(Structure)
-    small.program, small.values, small.in_edges = program, {}, {}
-    small.sizes = dict(structure.sizes)
-    small.sizes[space] = int(cone_nodes.numel())
+    small = structure.restricted(space, int(cone_nodes.numel()))
     if edges is not None and source is not None and layout is not None:
         rows = cone_nodes[: reach.counts[max(crossing - 1, 0)]]
         small.in_edges[layout] = _edges(structure, graph, edges, rows, cone_nodes, source)

@@ -5,7 +5,9 @@ Sizes, self-loops, degrees, normalisation weights, and for every aggregation its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import sympy
@@ -16,6 +18,7 @@ from pyg_fullgraph import ops
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.ir import Program, Stage
 from pyg_fullgraph.ir.program import is_symbolic, symbols_of
+from pyg_fullgraph.plan import Blocks
 from pyg_fullgraph.runtime.evaluate import evaluate
 
 _INT32 = 2**31 - 1
@@ -39,7 +42,7 @@ class InEdges:
     def num_edges(self) -> int:
         return int(self.perm.numel())
 
-    @property
+    @cached_property
     def largest(self) -> int:
         """How many edges the row with the most of them has."""
         return int(self.rowptr.diff().max()) if self.rowptr.numel() > 1 else 0
@@ -58,13 +61,23 @@ class Structure:
 
     def __init__(self, program: Program, inputs: dict[str, Tensor]) -> None:
         self.program = program
+        self._numbers: dict[sympy.Expr, int | float] = {}  # of `size_of`: sympy takes half a millisecond for each
+        self._blocks: dict[Any, Blocks] = {}
         self.sizes: dict[sympy.Symbol, int | float] = {}
         self.values: dict[str, Any] = {}
         self.in_edges: dict[str, InEdges] = {}
+        self.measured: tuple[float, ...] = ()  # seconds of each superstep of the last run on this graph
         self._bind_sizes(inputs)
         for value in program:
             if value.op == "input" and value.stage is Stage.STRUCT:
                 self.values[value.name] = inputs[value.args[0]]
+
+    def restricted(self, space: sympy.Symbol, rows: int) -> Structure:
+        """A structure of the same program and sizes, but for `rows` rows of one space, that holds nothing yet."""
+        small = Structure.__new__(Structure)
+        small.program, small._numbers, small._blocks = self.program, {}, {}
+        small.sizes, small.values, small.in_edges = {**self.sizes, space: rows}, {}, {}
+        return small
 
     def _bind_sizes(self, inputs: dict[str, Tensor]) -> None:
         told: dict[sympy.Symbol, str] = {}
@@ -84,11 +97,21 @@ class Structure:
 
     def size_of(self, expr: sympy.Expr) -> int | float:
         """The number that a symbolic size, or arithmetic on sizes, has for this graph."""
+        known = self._numbers.get(expr)
+        if known is not None:
+            return known
         missing = [s for s in expr.free_symbols if s not in self.sizes]
         for symbol in missing:
             self.value(self.program.definers[symbol])
         number = expr.subs(self.sizes)
-        return int(number) if number.is_integer else float(number)
+        self._numbers[expr] = int(number) if number.is_integer else float(number)
+        return self._numbers[expr]
+
+    def blocks(self, key: Any, cut: Callable[[], Blocks]) -> Blocks:
+        """The row blocks of a block program, cut at its first run on this graph."""
+        if key not in self._blocks:
+            self._blocks[key] = cut()
+        return self._blocks[key]
 
     def value(self, name: str) -> Any:
         """A STRUCT value in its original order."""
@@ -121,8 +144,9 @@ class Structure:
         value = self.program[name]
         if value.target is torch.ops.aten._local_scalar_dense.default:
             for symbol, definer in self.program.definers.items():
-                if definer == name:
+                if definer == name and self.sizes.get(symbol) != result:
                     self.sizes[symbol] = result
+                    self._numbers.clear()
             return
         if value.multi:  # its shape is that of the first
             result = next((item for item in result if isinstance(item, Tensor)), None)

@@ -237,3 +237,43 @@ def test_fingerprint_sees_attributes_and_shapes_but_not_values() -> None:
     model.eval()
     model.convs[1].lin = torch.nn.Linear(3, 4)
     assert module_fingerprint(model) != changed
+
+
+def test_a_call_like_the_last_has_the_very_same_signature() -> None:
+    """And nothing else has: other sizes, types, constants, or one tensor passed twice."""
+    model = Call()
+    x, y, edge_index = torch.randn(5, 4), torch.randn(5, 4), torch.zeros(2, 7, dtype=torch.long)
+    first, _ = bind(model, (x, edge_index), {"k": 2, "z": y})
+    again, tensors = bind(model, (x, edge_index), {"k": 2, "z": y}, like=first)
+    assert again is first
+    assert bind(model, (y, edge_index), {"k": 2, "z": x}, like=first)[0] is first
+    assert [tensor is other for tensor, other in zip(tensors, (x, edge_index, y))] == [True] * 3
+    others = {
+        "type": ((x.double(), edge_index), {"k": 2, "z": y}),
+        "constant": ((x, edge_index), {"k": 3, "z": y}),
+        "constant of another type": ((x, edge_index), {"k": 2.0, "z": y}),
+        "twice": ((x, edge_index), {"k": 2, "z": x}),
+        "none": ((x, edge_index), {"k": 2}),
+        "columns": ((torch.randn(5, 3), edge_index), {"k": 2, "z": y}),
+    }
+    for name, (args, kwargs) in others.items():
+        expected = bind(model, args, kwargs)[0].key
+        found = bind(model, args, kwargs, like=first)[0].key
+        assert found == expected != first.key, name
+    larger = bind(model, (torch.randn(9, 4), edge_index), {"k": 2, "z": torch.randn(9, 4)}, like=first)[0]
+    assert larger.key == first.key
+    assert bind(model, (x, edge_index), {"k": 2, "z": y}, like=first)[0].key == first.key
+
+
+class Call(torch.nn.Module):
+    def forward(self, x, edge_index, k=1, z=None):
+        return x
+
+
+def test_a_forward_put_in_place_of_another_is_bound_by_its_own_names() -> None:
+    model = Call()
+    x, edge_index = torch.randn(5, 4), torch.zeros(2, 7, dtype=torch.long)
+    first, _ = bind(model, (x, edge_index), {})
+    bind(model, (x, edge_index), {}, like=first)
+    model.forward = lambda h, ei: h
+    assert [leaf.name for leaf in bind(model, (x, edge_index), {}, like=first)[0].leaves] == ["h", "ei"]

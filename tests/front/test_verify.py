@@ -99,6 +99,22 @@ def test_small_subgraph_is_induced_and_small(name: str, limit: int) -> None:
     assert edges.tolist() == expected
     loops = int((edge_index == 0).all(dim=0).sum())
     assert edges.numel() <= max(limit, loops)
+    if loops <= limit:
+        assert inside == taken_one_by_one(edge_index, limit)
+
+
+def taken_one_by_one(edge_index: torch.Tensor, limit: int) -> set[int]:
+    """The nodes around node 0 in order of distance and number, until one brings too many edges."""
+    pairs, inside = edge_index.t().tolist(), {0}
+    while True:
+        ring = sorted({n for pair in pairs for n in pair if set(pair) & inside} - inside)
+        for node in ring:
+            more = inside | {node}
+            if sum(s in more and d in more for s, d in pairs) > limit:
+                return inside
+            inside = more
+        if not ring:
+            return inside
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weights"])

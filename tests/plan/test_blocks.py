@@ -8,7 +8,7 @@ import pytest
 import sympy
 import torch
 
-from pyg_fullgraph.ir import BlockProgram, Program, Stage, Value
+from pyg_fullgraph.ir import BlockProgram, Program, Ref, Stage, Value
 from pyg_fullgraph.plan import blocks, cut_blocks
 
 N = sympy.Symbol("u0")
@@ -49,3 +49,23 @@ def test_without_aggregation() -> None:
     found = cut_blocks(*block_of(4), 1000, [])
     assert sum(stop - start for start, stop, _ in found) == 1000
     assert all(bounds == () for _, _, bounds in found)
+
+
+def test_little_work_is_one_block_and_much_is_shared() -> None:
+    few = cut_blocks(*block_of(4), 2000, [rowptr_of([3] * 2000)])
+    assert len(few) == 1
+    rows = blocks.FEWEST * blocks.SMALLEST // (4 * 64) + 1
+    assert len(cut_blocks(*block_of(64), rows, [rowptr_of([3] * rows)])) >= blocks.FEWEST
+    between = cut_blocks(*block_of(64), rows // 4, [])
+    assert len(between) == blocks.FEWEST // 4
+    assert max(stop - start for start, stop, _ in between) - min(stop - start for start, stop, _ in between) <= 4
+
+
+@pytest.mark.parametrize(("operator", "expected"), [(torch.ops.aten.mm.default, 6), (torch.ops.aten.add.Tensor, 1)])
+def test_a_product_counts_as_work(operator, expected: int) -> None:
+    x = Value("x", "input", ("x",), {}, (N, 512), torch.float32, Stage.DATA)
+    w = Value("w", "param", ("w",), {}, (512, 512), torch.float32, Stage.PARAM)
+    y = Value("y", "aten", (Ref("x"), Ref("w")), {}, (N, 512), torch.float32, Stage.DATA, operator)
+    program, block = Program({"x": x, "w": w, "y": y}, None), BlockProgram(N, (("y", None),), ("y",))
+    assert len(cut_blocks(program, block, 512, [])) == expected
+    assert len(cut_blocks(program, block, 64, [])) == 1
