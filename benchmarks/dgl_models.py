@@ -1,7 +1,8 @@
 """DGL's own layers with the weights of a PyG model, in DGL's environment (`scripts/install-dgl`).
 
-    FOLDER/bin/python benchmarks/dgl_models.py --version
-    FOLDER/bin/python benchmarks/dgl_models.py problem.pt
+    cd benchmarks; FOLDER/bin/python -c "import dgl_models; dgl_models.main()" problem.pt
+
+With ``--version`` in place of the file it tells the versions. It is no benchmark by itself: `dgl_peer.py` starts it.
 
 ``problem.pt`` holds `model`, `state` (PyG's state_dict), `x` ``[N, F]``, `ptr` ``[N + 1]`` and `src` ``[E]`` (in-edges
 by destination), `threads`. Then, one per line on standard input: ``run`` runs the model once and answers its seconds,
@@ -27,6 +28,8 @@ sys.modules["dgl.graphbolt"] = types.ModuleType("dgl.graphbolt")
 
 import dgl  # noqa: E402
 from dgl.nn.pytorch import GATConv, GATv2Conv, GINConv, GraphConv, SAGEConv  # noqa: E402
+
+VERSIONS = f"torch {torch.__version__}, dgl {dgl.__version__}"
 
 State = dict[str, Tensor]
 Layer = Callable[[Any, Tensor], Tensor]
@@ -138,14 +141,14 @@ def prepare(problem: dict[str, Any]) -> Callable[[], Tensor]:
 def main() -> None:
     """Answers until standard input ends."""
     if sys.argv[1:] == ["--version"]:
-        print(f"    torch {torch.__version__}, dgl {dgl.__version__}")
+        print(f"    {VERSIONS}")
         return
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not mix with answers
     problem = torch.load(sys.argv[1], weights_only=True)
     torch.set_num_threads(problem["threads"])
     run = prepare(problem)
-    print("ready", file=answers)
+    print(VERSIONS, file=answers)
     for line in sys.stdin:
         command, _, target = line.strip().partition(" ")
         start = time.perf_counter()
@@ -154,7 +157,3 @@ def main() -> None:
         if command == "output":
             torch.save(out, target)
         print(seconds, file=answers)
-
-
-if __name__ == "__main__":
-    main()

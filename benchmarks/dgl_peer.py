@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from baselines import in_edge_pointers
 from torch import Tensor, nn
 
 #: Names the folder of the environment with DGL.
@@ -35,6 +36,10 @@ class DglProcess:
         x: ``[N, F]``.
         edge_index: ``[2, E]``.
 
+    Attributes:
+        versions: of torch and DGL there.
+        pid: of the process.
+
     Raises:
         RuntimeError: if there is no environment, or the process dies; what it said is on standard error.
     """
@@ -46,19 +51,20 @@ class DglProcess:
         self._folder = tempfile.TemporaryDirectory()
         problem = Path(self._folder.name) / "problem.pt"
         order = edge_index[1].argsort(stable=True)
-        ptr = torch.zeros(x.size(0) + 1, dtype=torch.int64)
-        torch.cumsum(torch.bincount(edge_index[1], minlength=x.size(0)), 0, out=ptr[1:])
+        ptr = in_edge_pointers(edge_index, x.size(0))
         state = {key: value.contiguous() for key, value in model.state_dict().items()}
         graph = {"x": x, "ptr": ptr, "src": edge_index[0][order]}
         torch.save({"model": name, "state": state, "threads": torch.get_num_threads(), **graph}, problem)
+        here = str(Path(__file__).parent)
         self._process = subprocess.Popen(
-            [python, Path(__file__).parent / "dgl_models.py", problem],
+            [python, "-c", "import dgl_models; dgl_models.main()", problem],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": here},
         )
-        self._answer()
+        self.pid = self._process.pid
+        self.versions = self._answer()
 
     def run(self) -> float:
         """Runs the model once; its seconds as measured there."""
