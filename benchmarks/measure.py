@@ -58,9 +58,14 @@ def time_interleaved(
         repeat: the number of rounds after the first.
         budget: as for `take_rounds`.
     """
-    first = {name: seconds_of(run) for name, run in peers.items()}
     runs = {name: lambda run=run: seconds_of(run) for name, run in peers.items()}
-    later = take_rounds(runs, repeat, budget, first)
+    gc.collect()
+    gc.freeze()  # a collection before each run then looks at what the runs left only, not at all of torch
+    try:
+        first = {name: run() for name, run in runs.items()}
+        later = take_rounds(runs, repeat, budget, first)
+    finally:
+        gc.unfreeze()
     return {name: Timing(first[name], tuple(later[name])) for name in peers}
 
 

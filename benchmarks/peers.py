@@ -222,15 +222,15 @@ class Runner:
         self._prepared = peer.prepare(Task(setting.model, model, inputs, tiny, budget))
         self._size = {"nodes": num_nodes(inputs), "edges": num_edges(inputs)}
 
-    def first(self, path: Path) -> dict[str, Any]:
-        """The first call on the graph: its record; the tensors of its result, if any, go to the file."""
+    def first(self, path: Path | None) -> dict[str, Any]:
+        """The first call on the graph: its record; the tensors of its result, if any, go to the file, if any."""
         prepared = self._prepared
         peak = peak_extra_memory(prepared.run, pid=prepared.pid or "self")
-        leaves = tree_leaves(peak.out) if not prepared.times_itself else []
-        if prepared.output is not None:
-            leaves = tree_leaves(prepared.output())
-        if leaves:
-            torch.save(leaves, path)
+        result = None if prepared.times_itself else peak.out
+        if path is not None and prepared.output is not None:
+            result = prepared.output()
+        if path is not None and result is not None:
+            torch.save(tree_leaves(result), path)
         return {
             **self._size,
             "first_call_seconds": peak.out if prepared.times_itself else peak.seconds,
