@@ -151,7 +151,9 @@ def tiny_inputs(setting: Setting) -> tuple[Any, ...]:
     if not setting.source.hetero:
         return build_inputs(replace(setting, log2_nodes=8, degree=4, real=""))
     sizes, edges = typed_edges_of(setting.source)
-    tiny = dict.fromkeys(edges, torch.randint(0, 64, (2, 256), generator=setting.generator()))
+    generator = setting.generator()
+    # Not one tensor for all relations: an engine takes that for another model and traces again.
+    tiny = {triple: torch.randint(0, 64, (2, 256), generator=generator) for triple in edges}
     return {kind: torch.zeros(64, setting.width) for kind in sizes}, tiny
 
 
