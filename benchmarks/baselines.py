@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `full_batch` | yes | ``model(x, edge_index)``, or whatever else forward takes |
 | `full_batch_csr` | yes | ``model(x, adj_t)`` with a ``torch.sparse`` CSR matrix, where a model takes one |
+| `sorted_edge_index` | yes | what ``model(x, edge_index)`` is given as a sorted `EdgeIndex` |
 | `layer_wise` | but for GCN | ``model.inference(NeighborLoader(num_neighbors=[-1]))``, or its emulation |
 | `SampledEpoch` | no | every node once in sampled mini-batches, fan-out 15-10-5 |
 
@@ -25,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 from torch_geometric.loader import NeighborLoader
 
@@ -44,21 +46,36 @@ def full_batch(model: nn.Module, *inputs: Any) -> Any:
     return model(*inputs)
 
 
+def in_edge_pointers(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Where the in-edges of each node begin in a list by destination, ``[N + 1]`` int64."""
+    ptr = torch.zeros(num_nodes + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(edge_index[1], minlength=num_nodes), 0, out=ptr[1:])
+    return ptr
+
+
+def by_destination(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """The edges in order of destination, and of source within each destination, ``[2, E]``."""
+    return edge_index[:, torch.argsort(edge_index[1] * num_nodes + edge_index[0])]
+
+
 def csr_adjacency(edge_index: Tensor, num_nodes: int) -> Tensor:
     """The transposed adjacency matrix (row = destination) as ``torch.sparse`` CSR with ones as values.
 
     Columns are sorted within each row. Duplicate edges stay separate entries, unlike in PyG's own conversion,
     which drops them: so the matrix is exactly the graph.
     """
-    dst, src = edge_index[1], edge_index[0]
-    order = torch.argsort(dst * num_nodes + src)
-    ptr = torch.zeros(num_nodes + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(dst, minlength=num_nodes), 0, out=ptr[1:])
+    ptr, (src, _) = in_edge_pointers(edge_index, num_nodes), by_destination(edge_index, num_nodes)
     with warnings.catch_warnings():  # torch says once that CSR is in beta state
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(
-            ptr, src[order], torch.ones(src.numel()), (num_nodes, num_nodes), check_invariants=False
+            ptr, src, torch.ones(src.numel()), (num_nodes, num_nodes), check_invariants=False
         )
+
+
+def sorted_edge_index(edge_index: Tensor, num_nodes: int) -> EdgeIndex:
+    """PyG's `EdgeIndex`, sorted by destination and within it by source, with everything cached that it can cache."""
+    ordered = by_destination(edge_index, num_nodes)
+    return EdgeIndex(ordered, sparse_size=(num_nodes, num_nodes), sort_order="col").fill_cache_()
 
 
 @torch.no_grad()
@@ -77,8 +94,7 @@ class InEdges:
 
     def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
         self.num_nodes = num_nodes
-        self.ptr = torch.zeros(num_nodes + 1, dtype=torch.int64)
-        torch.cumsum(torch.bincount(edge_index[1], minlength=num_nodes), 0, out=self.ptr[1:])
+        self.ptr = in_edge_pointers(edge_index, num_nodes)
         self.src = edge_index[0][edge_index[1].argsort(stable=True)]
         self._local = torch.empty(num_nodes, dtype=torch.int64)  # scratch: global number -> number in the batch
 

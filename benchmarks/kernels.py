@@ -1,180 +1,71 @@
 """How fast is each kernel, against what a user would call instead, and against what memory allows?
 
-    python benchmarks/kernels.py [--scale 18] [--width 128] [--repeat 3] [--save]
+    python benchmarks/kernels.py --log2-nodes 18 --degree 3 16 45 --real github_social --save
+    python benchmarks/kernels.py --groups sums --widths 1 2 3 4 7 8 16 17 32 64 100 128 256 512 1024 --save
 
-Every line is one kernel and its peer, measured in turn in the same run. "GB/s" counts the bytes the kernel gathers
-(each edge's row) plus what it writes; "of memory" is that over the measured rate of random reads of such rows from an
-array of the same size, and passes 100 % where the rows of hubs stay in cache.
+A kernel and its peers (`kernel_lines.py`: torch.sparse with MKL, torch.sparse.mm with a reduction, SciPy, which uses
+one thread, torch_scatter if it is installed, PyG's gather and scatter) are measured in turn in the same run; the best
+round counts. "GB/s" counts the bytes that a kernel gathers (each edge's row) plus what it writes; "of memory" is that
+over the measured rate of random reads of such rows from an array of the same size. It passes 100 % where the rows of
+hubs stay in cache, and is low for rows below 64 bytes, since memory gives no less than that at a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-from measure import busy, print_table, save_result, time_interleaved
+from graphs import Source, add_graph_arguments, edges_of, sources
+from kernel_lines import GROUPS, Line, Peer, Problem, build
+from measure import available_bytes, busy, machine, mib, print_table, result_path, save_result, time_interleaved
+from plots import Panel, save_plot
 from roofline import random_row_bandwidth
 from torch import Tensor
-from torch_geometric.utils import scatter, softmax
 
 from pyg_fullgraph import ops
-from pyg_fullgraph.graph.generate import rmat
 
-HEADS = 4
-DEGREE = 16
-
-
-@dataclass
-class Problem:
-    """A generated graph with everything the kernels and their peers need, sorted by destination."""
-
-    nodes: int
-    edge_index: Tensor  # [2, E], by destination
-    rowptr: Tensor
-    src: Tensor  # int32
-    x: Tensor  # [N, F]
-    weight: Tensor  # [E]
-    score_src: Tensor  # [N, H]
-    score_dst: Tensor  # [N, H]
-
-    @property
-    def edges(self) -> int:
-        """The number of edges."""
-        return self.src.numel()
+#: A peer runs only if what it holds fits into this share of the memory that is free.
+MEMORY_SHARE = 0.6
 
 
-@dataclass
-class Line:
-    """One comparison."""
-
-    name: str
-    ours: Callable[[], Any]
-    peer_name: str
-    peer: Callable[[], Any]
-    row_bytes: int  # gathered per edge
-    gathers: int = 1
+@lru_cache(maxsize=64)
+def allowed(row_bytes: int, size: int, threads: int) -> float:
+    """Bytes per second that memory allows for such rows of such an array."""
+    return random_row_bandwidth(row_bytes, size, threads)
 
 
-def build(scale: int, width: int) -> Problem:
-    """An R-MAT graph of 2**scale nodes and 16 edges per node."""
-    torch.manual_seed(0)
-    edge_index, nodes = rmat(scale, DEGREE), 2**scale
-    rowptr, perm = ops.csr(edge_index[1], nodes)
-    ordered = edge_index[:, perm]
-    return Problem(
-        nodes=nodes,
-        edge_index=ordered,
-        rowptr=rowptr,
-        src=ordered[0].int(),
-        x=torch.randn(nodes, width),
-        weight=torch.rand(ordered.shape[1]),
-        score_src=torch.randn(nodes, HEADS),
-        score_dst=torch.randn(nodes, HEADS),
-    )
+def measure(p: Problem, line: Line, repeat: int, budget: float) -> list[dict[str, Any]]:
+    """Runs a kernel and its peers in turn; one record for each peer."""
+    rows = {name: {"kernel": line.name, "peer": name} for name in line.peers}
+    able: dict[str, Peer] = {}
+    for name, peer in line.peers.items():
+        needed = peer.messages * p.edges * p.row
+        if needed > MEMORY_SHARE * available_bytes():
+            rows[name]["failed"] = f"not run: it would hold {mib(needed)} of messages"
+        else:
+            able[name] = peer
+    expected = line.ours()
+    for name, peer in able.items():
+        if peer.exact:
+            rows[name]["difference"] = relative_difference(expected, peer.run())
+    del expected
+    timings = time_interleaved({"": line.ours, **{name: peer.run for name, peer in able.items()}}, repeat, budget)
+    ours = min(timings[""].seconds)
+    rate = allowed(line.row_bytes, p.nodes * line.row_bytes, torch.get_num_threads())
+    for name, row in rows.items():
+        row |= {"seconds": ours, "bytes": line.bytes(p), "share": line.bytes(p) / ours / rate, "allowed": rate}
+        if name in able:
+            theirs = timings[name].seconds
+            row |= {"peer_seconds": min(theirs), "rounds": len(theirs), "ratio": min(theirs) / ours}
+    return list(rows.values())
 
 
-def sum_lines(p: Problem) -> list[Line]:
-    """Sums, against torch's sparse CSR product and PyG's gather and scatter."""
-    src, dst = p.edge_index
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's sparse CSR calls itself beta
-        matrix = torch.sparse_csr_tensor(p.rowptr, src, p.weight, (p.nodes, p.nodes))
-        ones = torch.sparse_csr_tensor(p.rowptr, src, torch.ones_like(p.weight), (p.nodes, p.nodes))
-    row = p.x.shape[1] * 4
-    half, half_weight = p.x.bfloat16(), p.weight.bfloat16()
-    csr, pyg = "torch.sparse CSR @ x", "PyG gather, scatter"
-    return [
-        Line("sum", lambda: ops.gather_reduce(p.x, p.src, p.rowptr), csr, lambda: ones @ p.x, row),
-        Line(
-            "weighted sum",
-            lambda: ops.gather_reduce(p.x, p.src, p.rowptr, p.weight),
-            csr,
-            lambda: matrix @ p.x,
-            row,
-        ),
-        Line(
-            "weighted sum bfloat16",
-            lambda: ops.gather_reduce(half, p.src, p.rowptr, half_weight),
-            csr + " float32",
-            lambda: matrix @ p.x,
-            row // 2,
-        ),
-        Line(
-            "mean",
-            lambda: ops.gather_reduce(p.x, p.src, p.rowptr, reduce="mean"),
-            pyg,
-            lambda: scatter(p.x[src], dst, dim_size=p.nodes, reduce="mean"),
-            row,
-        ),
-        Line(
-            "max",
-            lambda: ops.gather_reduce(p.x, p.src, p.rowptr, reduce="max"),
-            "torch.sparse.mm max",
-            lambda: torch.sparse.mm(ones, p.x, "amax"),
-            row,
-        ),
-    ]
-
-
-def attention_lines(p: Problem) -> list[Line]:
-    """Attentions, against PyG's gather, softmax and scatter."""
-    src, dst = p.edge_index
-    value = p.x.unflatten(1, (HEADS, -1))
-    att = torch.randn(HEADS, value.shape[2])
-    row = p.x.shape[1] * 4
-
-    def weighted(score: Tensor) -> Tensor:
-        alpha = softmax(score, dst, num_nodes=p.nodes)
-        return scatter(value[src] * alpha.unsqueeze(-1), dst, dim_size=p.nodes, reduce="sum")
-
-    def leaky(v: Tensor) -> Tensor:
-        return torch.nn.functional.leaky_relu(v, 0.2)
-
-    peer = "PyG gather, softmax, scatter"
-    return [
-        Line(
-            "attention, GAT",
-            lambda: ops.attention_additive(value, p.src, p.rowptr, p.score_src, p.score_dst),
-            peer,
-            lambda: weighted(leaky(p.score_src[src] + p.score_dst[dst])),
-            row + HEADS * 4,
-        ),
-        Line(
-            "attention, GATv2",
-            lambda: ops.attention_gatv2(value, p.src, p.rowptr, value, value, att),
-            peer,
-            lambda: weighted((leaky(value[src] + value[dst]) * att).sum(-1)),
-            row,
-            gathers=2,
-        ),
-        Line(
-            "attention, dot",
-            lambda: ops.attention_dot(value, p.src, p.rowptr, value, value, 0.2),
-            peer,
-            lambda: weighted((value[src] * value[dst]).sum(-1) * 0.2),
-            row,
-            gathers=2,
-        ),
-    ]
-
-
-def structure_lines(p: Problem) -> list[Line]:
-    """The plain gather and the sort."""
-    shuffled = p.edge_index[1][torch.randperm(p.edges)]
-    return [
-        Line("gather", lambda: ops.gather(p.x, p.src), "x[index]", lambda: p.x[p.edge_index[0]], p.x.shape[1] * 4),
-        Line(
-            "csr",
-            lambda: ops.csr(shuffled, p.nodes),
-            "torch.sort",
-            lambda: torch.sort(shuffled, stable=True),
-            8,
-        ),
-    ]
+def relative_difference(out: Tensor, reference: Tensor) -> float:
+    """The largest absolute difference over the largest magnitude of the reference."""
+    reference = reference.view_as(out)
+    return float((out - reference).abs().max() / reference.abs().max().clamp(min=1e-30)) if out.numel() else 0.0
 
 
 def mixed_slowdown(p: Problem) -> float:
@@ -196,57 +87,128 @@ def mixed_slowdown(p: Problem) -> float:
     return min(alone["both"].seconds) / parts
 
 
-def measure(p: Problem, line: Line, repeat: int) -> dict[str, Any]:
-    """Run a kernel and its peer in turn."""
-    timings = time_interleaved({"ours": line.ours, "peer": line.peer}, repeat)
-    ours, peer = (min(timings[name].seconds) for name in ("ours", "peer"))
-    moved = p.edges * line.row_bytes * line.gathers + p.nodes * line.row_bytes
-    allowed = random_row_bandwidth(line.row_bytes, p.nodes * line.row_bytes, torch.get_num_threads())
-    return {
-        "kernel": line.name,
-        "seconds": ours,
-        "peer": line.peer_name,
-        "peer_seconds": peer,
-        "ratio": peer / ours,
-        "bytes": moved,
-        "share": moved / ours / allowed,
-    }
+HEADER = ["kernel", "graph", "columns", "time", "GB/s", "of memory"]
+HEADER += ["peer", "its time", "rounds", "faster", "difference"]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    there = "peer_seconds" in row
+    return [
+        row["kernel"],
+        row["graph"],
+        str(row["width"]),
+        f"{row['seconds'] * 1e3:.1f} ms",
+        f"{row['bytes'] / row['seconds'] / 1e9:.1f}",
+        f"{row['share']:.0%}",
+        row["peer"],
+        f"{row['peer_seconds'] * 1e3:.1f} ms" if there else "-",
+        str(row["rounds"]) if there else "-",
+        f"{row['ratio']:.2f}x" if there else "-",
+        f"{row['difference']:.0e}" if "difference" in row else "-",
+    ]
+
+
+def slower(rows: list[dict[str, Any]]) -> list[str]:
+    """Where a peer is faster than we are, one line for each kernel, graph and peer."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        if row.get("ratio", 1.0) < 1.0:
+            key = (row["kernel"], row["graph"], row["peer"])
+            found.setdefault(key, []).append(f"{row['width']} columns ({row['ratio']:.2f}x)")
+    if not found:
+        return ["slower than no peer at any width"]
+    return [f"SLOWER than {peer}: {kernel} on {graph}: {', '.join(at)}" for (kernel, graph, peer), at in found.items()]
+
+
+def panels(rows: list[dict[str, Any]]) -> list[Panel]:
+    """One panel per kernel and graph: bytes per second over columns, ours, each peer and what memory allows."""
+    lines: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        panel = lines.setdefault(f"{row['kernel']}, {row['graph']}", {})
+        panel.setdefault("ours", {})[row["width"]] = row["bytes"] / row["seconds"] / 1e9
+        panel.setdefault("random rows, measured", {})[row["width"]] = row["allowed"] / 1e9
+        if "peer_seconds" in row:
+            panel.setdefault(row["peer"], {})[row["width"]] = row["bytes"] / row["peer_seconds"] / 1e9
+    found = []
+    for title, names in lines.items():
+        points = {name: list(at.items()) for name, at in names.items()}
+        rate = points.pop("random rows, measured")
+        found.append(Panel(title, points, {"random rows, measured": rate}))
+    return found
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_graph_arguments(parser)
+    parser.add_argument("--widths", type=int, nargs="+", default=[128], help="columns of the features")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="which kernels")
+    parser.add_argument("--repeat", type=int, default=5, help="timed rounds after the first")
+    parser.add_argument("--budget", type=float, default=30.0, help="seconds of a kernel or peer in one line")
+    parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own)")
+    parser.add_argument("--save", action="store_true", help="write a dated file and a plot under benchmarks/results")
+    return parser.parse_args(argv)
+
+
+def fits(source: Source, width: int) -> bool:
+    """Whether features, half of them in bfloat16, and two results fit into the memory that is free."""
+    nodes = edges_of(source).num_nodes
+    return 3.5 * nodes * width * 4 < MEMORY_SHARE * available_bytes()
+
+
+def run_graph(source: Source, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every chosen kernel at every width on one graph."""
+    rows = []
+    for width in arguments.widths:
+        if not fits(source, width):
+            print(f"{source.title}, {width} columns: left out, since it would take most of the free memory", flush=True)
+            continue
+        print(f"{source.title}, {width} columns ...", flush=True)
+        p = build(source, width)
+        where = {"graph": source.title, "nodes": p.nodes, "edges": p.edges, "width": width}
+        for group in arguments.groups:
+            for line in GROUPS[group](p):
+                rows += [{**where, **row} for row in measure(p, line, arguments.repeat, arguments.budget)]
+    return rows
+
+
+def run_all(arguments: argparse.Namespace, graphs: list[Source]) -> list[dict[str, Any]]:
+    """Every graph, the file written again after each, then the table, where we are slower, and the plot."""
+    rows: list[dict[str, Any]] = []
+    path = result_path("kernels") if arguments.save else None
+    for source in graphs:
+        rows += run_graph(source, arguments)
+        if path is not None:
+            save_result("kernels", vars(arguments), rows, path)
+    print()
+    print_table(HEADER, [cells(row) for row in rows], left=2)
+    failed = [
+        f"{row['kernel']}, {row['graph']}, {row['width']} columns, {row['peer']}: {row['failed']}"
+        for row in rows
+        if "failed" in row
+    ]
+    print("\n".join(["", *failed, *slower(rows)]))
+    if path is not None:
+        title = f"Kernels, float32, {torch.get_num_threads()} threads"
+        print(f"written: {path}\n{save_plot(path, title, 'columns', 'GB/s', panels(rows))}")
+    return rows
 
 
 def main() -> None:
-    """Measure, print, and save if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=int, default=18, help="2**scale nodes, 16 edges each")
-    parser.add_argument("--width", type=int, default=128, help="columns, a multiple of 4 heads")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--save", action="store_true", help="keep the result under benchmarks/results")
-    arguments = parser.parse_args()
-    warning, told = busy(), ops.kernels()
+    """Measures, prints, and saves if asked."""
+    arguments = parse()
+    graphs = sources(arguments)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    arguments.warning, told = busy(), ops.kernels()
+    print("; ".join(f"{key} {value}" for key, value in machine().items()))
     print(f"{told['isa']} of {told['isas']}, {told['threads']} threads ({told['thread_pool']}), {told['compiler']}")
-    p = build(arguments.scale, arguments.width)
-    print(f"R-MAT, {p.nodes} nodes, {p.edges} edges, {arguments.width} columns, float32 where not said otherwise")
-    lines = sum_lines(p) + attention_lines(p) + structure_lines(p)
-    rows = [measure(p, line, arguments.repeat) for line in lines]
-    table = [
-        [
-            row["kernel"],
-            f"{row['seconds'] * 1e3:.0f} ms",
-            f"{row['bytes'] / row['seconds'] / 1e9:.1f}",
-            f"{row['share']:.0%}",
-            row["peer"],
-            f"{row['peer_seconds'] * 1e3:.0f} ms",
-            f"{row['ratio']:.1f}x",
-        ]
-        for row in rows
-    ]
-    print_table(["kernel", "time", "GB/s", "of memory", "peer", "its time", "faster"], table)
-    slowdown = mixed_slowdown(p)
+    if arguments.warning:
+        print(arguments.warning)
+    run_all(arguments, graphs)
+    slowdown = mixed_slowdown(build(graphs[0], max(arguments.widths[0], 64)))
     print(f"kernel and torch.mm in turn take {slowdown:.2f} of the sum of both alone")
-    if warning:
-        print(warning)
-    if arguments.save:
-        rows.append({"kernel": "mixed with torch.mm", "ratio": slowdown})
-        print(save_result("kernels", vars(arguments), rows))
 
 
 if __name__ == "__main__":

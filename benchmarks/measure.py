@@ -1,11 +1,11 @@
-"""Fair measurements: interleaved medians, peak extra memory in fresh processes, bandwidth, dated results."""
+"""Fair measurements: interleaved medians, peak extra memory, bandwidth, dated results."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import json
-import multiprocessing
+import math
 import os
 import platform
 import statistics
@@ -22,8 +22,6 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 RESULTS = Path(__file__).parent / "results"
-
-_CHILD_LIMIT = 1800.0  # seconds after which a child that measures memory counts as hung
 
 
 @dataclass(frozen=True)
@@ -49,38 +47,74 @@ class Timing:
         return max(self.seconds) / min(self.seconds) if self.seconds else 1.0
 
 
-def time_interleaved(peers: Mapping[str, Callable[[], Any]], repeat: int = 5) -> dict[str, Timing]:
+def time_interleaved(
+    peers: Mapping[str, Callable[[], Any]], repeat: int = 5, budget: float = math.inf
+) -> dict[str, Timing]:
     """Times every peer ``1 + repeat`` times in rounds, so that a disturbance of the machine meets all of
     them.
 
     Args:
         peers: name -> what to run. Their results are dropped at once.
         repeat: the number of rounds after the first.
+        budget: as for `take_rounds`.
+    """
+    runs = {name: lambda run=run: seconds_of(run) for name, run in peers.items()}
+    gc.collect()
+    gc.freeze()  # a collection before each run then looks at what the runs left only, not at all of torch
+    try:
+        first = {name: run() for name, run in runs.items()}
+        later = take_rounds(runs, repeat, budget, first)
+    finally:
+        gc.unfreeze()
+    return {name: Timing(first[name], tuple(later[name])) for name in peers}
+
+
+def take_rounds(
+    peers: Mapping[str, Callable[[], float]], repeat: int, budget: float, spent: Mapping[str, float]
+) -> dict[str, list[float]]:
+    """Runs every peer in rounds; one that is slow takes part in the first round and in as many others as fit.
+
+    Args:
+        peers: name -> one run, which returns its seconds.
+        repeat: the number of rounds.
+        budget: seconds of each peer; a run that would go beyond it, if it took as long as the last one, is left out,
+            but for the first.
+        spent: seconds of its budget that each peer has used before.
     """
     runs: dict[str, list[float]] = {name: [] for name in peers}
-    for _ in range(1 + repeat):
+    used = dict(spent)
+    for _ in range(repeat):
         for name, run in peers.items():
-            gc.collect()
-            start = time.perf_counter()
-            run()
-            runs[name].append(time.perf_counter() - start)
-    return {name: Timing(seconds[0], tuple(seconds[1:])) for name, seconds in runs.items()}
+            if runs[name] and used[name] + runs[name][-1] > budget:
+                continue
+            seconds = run()
+            runs[name].append(seconds)
+            used[name] += seconds
+    return runs
 
 
-def resident_bytes() -> int:
-    """Bytes of this process that are in memory now (Linux: ``VmRSS``)."""
-    return _status("VmRSS")
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Seconds of one run, after a garbage collection; the result is dropped."""
+    gc.collect()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
-def peak_resident_bytes() -> int:
-    """The largest resident size of this process since :func:`reset_peak` (Linux: ``VmHWM``)."""
-    return _status("VmHWM")
+def resident_bytes(pid: int | str = "self") -> int:
+    """Bytes of a process (this one, if not said otherwise) that are in memory now (Linux: ``VmRSS``)."""
+    return _status(pid, "VmRSS")
 
 
-def reset_peak() -> bool:
+def peak_resident_bytes(pid: int | str = "self") -> int:
+    """The largest resident size of a process since :func:`reset_peak` (Linux: ``VmHWM``)."""
+    return _status(pid, "VmHWM")
+
+
+def reset_peak(pid: int | str = "self") -> bool:
     """Makes the kernel forget the peak resident size; false where it cannot (not Linux, or no permission)."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
     except OSError:
         return False
     return True
@@ -88,26 +122,33 @@ def reset_peak() -> bool:
 
 @dataclass(frozen=True)
 class Peak:
-    """Memory that a call needed.
+    """A call's memory and time.
 
     Attributes:
         extra: bytes of the highest resident size over the size before the call, the result included.
         result: bytes of the tensors that the call returned.
+        seconds: of the call.
+        out: what it returned.
     """
 
     extra: int
     result: int
+    seconds: float
+    out: Any
 
 
-def peak_extra_memory(run: Callable[[], Any], *, warm: Callable[[], Any] | None = None) -> Peak:
-    """Measures the peak extra memory of ``run()`` in this process.
+def peak_extra_memory(
+    run: Callable[[], Any], *, warm: Callable[[], Any] | None = None, pid: int | str = "self"
+) -> Peak:
+    """Measures the peak extra memory of ``run()``.
 
     The allocator's free pages are given back first, so that memory left over from earlier work is not reused
-    unseen.
+    unseen (in this process only).
 
     Args:
         run: what to measure.
         warm: run before, outside the measurement: what happens only once (imports, thread pools, tracing).
+        pid: the process that does the work, if it is another one.
 
     Raises:
         RuntimeError: where the kernel does not report a peak (anything but Linux).
@@ -116,67 +157,17 @@ def peak_extra_memory(run: Callable[[], Any], *, warm: Callable[[], Any] | None 
         warm()
     gc.collect()
     _trim()
-    if not reset_peak():
+    if not reset_peak(pid):
         raise RuntimeError(
             "This system reports no peak memory: writing 5 to /proc/self/clear_refs failed (Linux only)."
         )
-    before = resident_bytes()
+    before = resident_bytes(pid)
+    start = time.perf_counter()
     out = run()
-    extra = max(0, peak_resident_bytes() - before)
+    seconds = time.perf_counter() - start
+    extra = max(0, peak_resident_bytes(pid) - before)
     result = sum(t.numel() * t.element_size() for t in tree_leaves(out) if torch.is_tensor(t))
-    return Peak(extra, result)
-
-
-def peak_extra_memory_apart(build: Callable[..., Callable[[], Any]], *arguments: Any, runs: int = 1) -> list[Peak]:
-    """Measures the peak extra memory of ``build(*arguments)()`` in a fresh process, run by run.
-
-    A fresh process owes nothing to what ran before: neither freed memory it could reuse, nor thread pools.
-
-    Args:
-        build: a function at module level (it is sent by name) that prepares everything, warms up what happens
-            only once, and returns what to measure.
-        arguments: sent to it.
-        runs: how many runs to measure; the first may build what later ones keep.
-
-    Raises:
-        RuntimeError: if the process dies (the text says how), fails, or does not end.
-    """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_in_child, args=(sender, torch.get_num_threads(), build, arguments, runs))
-    child.start()
-    sender.close()
-    try:
-        if not receiver.poll(_CHILD_LIMIT):
-            raise RuntimeError(f"The memory measurement did not end within {_CHILD_LIMIT:.0f} s.")
-        kind, value = receiver.recv()
-    except EOFError:
-        child.join(10)
-        raise RuntimeError(
-            f"The process that measures memory died (exit code {child.exitcode}; -9 usually means out of memory)."
-        ) from None
-    finally:
-        child.join(5)
-        if child.is_alive():
-            child.kill()
-            child.join()
-    if kind == "error":
-        raise RuntimeError(f"The memory measurement failed: {value}")
-    return value
-
-
-def _measure_in_child(
-    sender: Any, threads: int, build: Callable[..., Callable[[], Any]], arguments: Any, runs: int
-) -> None:
-    """What runs in the fresh process."""
-    try:
-        torch.set_num_threads(threads)
-        run = build(*arguments)
-        sender.send(("peaks", [peak_extra_memory(run) for _ in range(runs)]))
-    except Exception as error:  # told to the parent, which raises it
-        sender.send(("error", f"{type(error).__name__}: {error}"))
-    finally:
-        sender.close()
+    return Peak(extra, result, seconds, out)
 
 
 def measured_bandwidth(size: int = 1 << 26, repeat: int = 5) -> float:
@@ -233,14 +224,8 @@ def busy() -> str | None:
     )
 
 
-def save_result(question: str, settings: Mapping[str, Any], rows: list[dict[str, Any]]) -> Path:
-    """Writes one dated result file and returns its path.
-
-    Args:
-        question: the benchmark's name; the file is ``results/DATE-QUESTION.json`` (numbered if it exists).
-        settings: the arguments of the run.
-        rows: one record per line of the printed table.
-    """
+def result_path(question: str) -> Path:
+    """A file for the result of a run that begins: ``results/DATE-QUESTION.json``, numbered if it exists."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     stem = f"{datetime.now(timezone.utc):%Y-%m-%d}-{question}"
     path = RESULTS / f"{stem}.json"
@@ -248,6 +233,21 @@ def save_result(question: str, settings: Mapping[str, Any], rows: list[dict[str,
     while path.exists():
         path = RESULTS / f"{stem}-{number}.json"
         number += 1
+    return path
+
+
+def save_result(
+    question: str, settings: Mapping[str, Any], rows: list[dict[str, Any]], path: Path | None = None
+) -> Path:
+    """Writes one dated result file and returns its path.
+
+    Args:
+        question: the benchmark's name.
+        settings: the arguments of the run.
+        rows: one record per line of the printed table.
+        path: of `result_path`, to write the file of this run again with more rows; a new one if not given.
+    """
+    path = path or result_path(question)
     record = {"question": question, "machine": machine(), "settings": dict(settings), "rows": rows}
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(record, indent=1) + "\n")
@@ -255,11 +255,13 @@ def save_result(question: str, settings: Mapping[str, Any], rows: list[dict[str,
     return path
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Prints a table with aligned columns: the first to the left, the others to the right."""
+def print_table(header: list[str], rows: list[list[str]], left: int = 1) -> None:
+    """Prints a table with aligned columns: the first ``left`` to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for row in [header, ["-" * width for width in widths], *rows]:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))
+        ]
         print("  ".join(cells).rstrip())
 
 
@@ -268,12 +270,21 @@ def mib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def _status(field: str) -> int:
-    """One size of ``/proc/self/status`` in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _status(pid: int | str, field: str) -> int:
+    """One size of ``/proc/PID/status`` in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+    raise RuntimeError(f"/proc/{pid}/status has no {field}")
+
+
+def available_bytes() -> int:
+    """Bytes of memory that this machine can still give out (Linux); all of it where it does not say."""
+    info = Path("/proc/meminfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _trim() -> None:

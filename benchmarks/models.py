@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from graphs import EdgeDict, Source, edges_of, typed_edges_of
 from torch import Tensor, nn
 from torch_geometric.nn import DeepGCNLayer, GENConv, HGTConv, RGCNConv, TransformerConv
 from torch_geometric.nn.models import GAT, GCN, GIN, PNA, EdgeCNN, GraphSAGE
-
-from pyg_fullgraph.graph.generate import rmat
 
 LAYERS = 3
 HEADS = 4
@@ -21,7 +20,6 @@ NODE_TYPES = {"paper": 0.5, "author": 0.25, "field": 0.25}
 EDGE_TYPES = [(source, "to", target) for source in NODE_TYPES for target in NODE_TYPES]
 
 XDict = dict[str, Tensor]
-EdgeDict = dict[tuple[str, str, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,21 @@ class Setting:
         degree: the mean in-degree.
         width: columns of the features, of every hidden layer and of the output.
         seed: of graph, features and weights.
+        real: the name of a real graph, in place of an R-MAT graph. Its own features are not used: with random ones of
+            one width, times on different graphs compare.
     """
 
     model: str
-    log2_nodes: int
-    degree: int
+    log2_nodes: float = 0
+    degree: int = 0
     width: int = 128
     seed: int = 0
+    real: str = ""
+
+    @property
+    def source(self) -> Source:
+        """The graph."""
+        return Source(self.log2_nodes, self.degree, self.seed, self.real)
 
     def generator(self) -> torch.Generator:
         """The source of all random numbers but the graph's own."""
@@ -83,11 +89,11 @@ class DeepGCN(nn.Module):
 class HGT(nn.Module):
     """Heterogeneous graph transformer: HGTConv layers, then one linear layer per node type."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kinds: list[str], relations: list[tuple[str, str, str]]) -> None:
         super().__init__()
-        metadata = (list(NODE_TYPES), EDGE_TYPES)
+        metadata = (kinds, relations)
         self.convs = nn.ModuleList(HGTConv(width, width, metadata, heads=HEADS) for _ in range(LAYERS))
-        self.out = nn.ModuleDict({kind: nn.Linear(width, width) for kind in NODE_TYPES})
+        self.out = nn.ModuleDict({kind: nn.Linear(width, width) for kind in kinds})
 
     def forward(self, x_dict: XDict, edge_index_dict: EdgeDict) -> XDict:
         for conv in self.convs:
@@ -95,23 +101,20 @@ class HGT(nn.Module):
         return {kind: self.out[kind](x) for kind, x in x_dict.items()}
 
 
-def typed_rmat(log2_nodes: int, degree: int, *, seed: int = 0) -> tuple[dict[str, int], EdgeDict]:
-    """An R-MAT graph whose nodes have types: a random half are papers, a quarter each authors and fields.
+def typed(edge_index: Tensor, num_nodes: int) -> tuple[dict[str, int], EdgeDict]:
+    """Gives the nodes of a graph types by their numbers: the first half are papers, a quarter each authors and fields.
 
     R-MAT numbers its nodes at random, so consecutive numbers are a random set of nodes; every relation then
     has degrees as skewed as the whole graph's. No edge is lost: the relations are all ordered pairs of types.
 
     Args:
-        log2_nodes: the base-2 logarithm of the number of all nodes.
-        degree: the mean in-degree over all relations.
-        seed: of the random numbers.
+        edge_index: ``[2, E]``.
+        num_nodes: N.
 
     Returns:
         The number of nodes of every type, and ``edge_index`` ``[2, E_r]`` of every relation.
     """
-    edge_index = rmat(log2_nodes, degree, seed=seed)
-    total = 1 << log2_nodes
-    bounds = [0, *(round(total * share) for share in torch.tensor(list(NODE_TYPES.values())).cumsum(0).tolist())]
+    bounds = [0, *(round(num_nodes * share) for share in torch.tensor(list(NODE_TYPES.values())).cumsum(0).tolist())]
     kinds = torch.bucketize(edge_index, torch.tensor(bounds[1:]), right=True)
     relation = kinds[0] * len(NODE_TYPES) + kinds[1]
     edges: EdgeDict = {}
@@ -121,21 +124,58 @@ def typed_rmat(log2_nodes: int, degree: int, *, seed: int = 0) -> tuple[dict[str
     return {kind: bounds[i + 1] - bounds[i] for i, kind in enumerate(NODE_TYPES)}, edges
 
 
+def takes_graph(model: str, source: Source) -> bool:
+    """Whether the model runs on the graph: a graph whose nodes have types needs a model that knows types."""
+    return model == "hgt" or not source.hetero
+
+
 def build_inputs(setting: Setting) -> tuple[Any, ...]:
     """The arguments of the model's forward.
 
     ``x`` ``[N, F]`` and ``edge_index`` ``[2, E]``, for rgcn also ``edge_type`` ``[E]``; for hgt ``x_dict`` and
     ``edge_index_dict``.
     """
-    generator = setting.generator()
+    generator, source = setting.generator(), setting.source
     if setting.model == "hgt":
-        sizes, edges = typed_rmat(setting.log2_nodes, setting.degree, seed=setting.seed)
+        sizes, edges = typed_graph(source)
         return {kind: torch.randn(n, setting.width, generator=generator) for kind, n in sizes.items()}, edges
-    edge_index = rmat(setting.log2_nodes, setting.degree, seed=setting.seed)
-    x = torch.randn(1 << setting.log2_nodes, setting.width, generator=generator)
+    graph = edges_of(source)
+    x = torch.randn(graph.num_nodes, setting.width, generator=generator)
     if setting.model == "rgcn":
-        return x, edge_index, torch.randint(0, RELATIONS, (edge_index.size(1),), generator=generator)
-    return x, edge_index
+        return x, graph.edge_index, relations_of(setting)
+    return x, graph.edge_index
+
+
+def tiny_inputs(setting: Setting) -> tuple[Any, ...]:
+    """Arguments of the same kinds as those of `build_inputs`, on a graph small enough to warm up with."""
+    if not setting.source.hetero:
+        return build_inputs(replace(setting, log2_nodes=8, degree=4, real=""))
+    sizes, edges = typed_edges_of(setting.source)
+    generator = setting.generator()
+    # Not one tensor for all relations: an engine takes that for another model and traces again.
+    tiny = {triple: torch.randint(0, 64, (2, 256), generator=generator) for triple in edges}
+    return {kind: torch.zeros(64, setting.width) for kind in sizes}, tiny
+
+
+def typed_graph(source: Source) -> tuple[dict[str, int], EdgeDict]:
+    """The graph with types of nodes: its own, or those of `typed`."""
+    if source.hetero:
+        return typed_edges_of(source)
+    graph = edges_of(source)
+    return typed(graph.edge_index, graph.num_nodes)
+
+
+def relations_of(setting: Setting) -> Tensor:
+    """The type of every edge ``[E]``: the graph's own, or random ones."""
+    graph = edges_of(setting.source)
+    if graph.edge_type is not None:
+        return graph.edge_type
+    return torch.randint(0, RELATIONS, (graph.edge_index.size(1),), generator=setting.generator())
+
+
+def num_nodes(inputs: tuple[Any, ...]) -> int:
+    """All nodes of a call, whatever their type."""
+    return sum(x.size(0) for x in inputs[0].values()) if isinstance(inputs[0], dict) else inputs[0].size(0)
 
 
 def num_edges(inputs: tuple[Any, ...]) -> int:
@@ -156,14 +196,21 @@ def _basic(kind: type, **options: Any) -> Callable[[Setting], nn.Module]:
 
 def _pna(setting: Setting) -> nn.Module:
     """PNA reads the graph's degrees."""
-    edge_index = build_inputs(setting)[1]
-    degrees = torch.bincount(torch.bincount(edge_index[1], minlength=1 << setting.log2_nodes))
+    graph = edges_of(setting.source)
+    degrees = torch.bincount(torch.bincount(graph.edge_index[1], minlength=graph.num_nodes))
     lists = {"aggregators": ["mean", "min", "max", "std"], "scalers": ["identity", "amplification", "attenuation"]}
     return _basic(PNA, **lists, deg=degrees)(setting)
 
 
 def _rgcn(setting: Setting) -> nn.Module:
-    return Stack([RGCNConv(setting.width, setting.width, RELATIONS) for _ in range(LAYERS)])
+    own = edges_of(setting.source).edge_type
+    relations = RELATIONS if own is None else int(own.max()) + 1
+    return Stack([RGCNConv(setting.width, setting.width, relations) for _ in range(LAYERS)])
+
+
+def _hgt(setting: Setting) -> nn.Module:
+    sizes, edges = typed_graph(setting.source)
+    return HGT(setting.width, list(sizes), list(edges))
 
 
 def _transformer(setting: Setting) -> nn.Module:
@@ -182,7 +229,7 @@ MODELS: dict[str, Callable[[Setting], nn.Module]] = {
     "transformer": _transformer,
     "gen": lambda setting: DeepGCN(setting.width),
     "rgcn": _rgcn,
-    "hgt": lambda setting: HGT(setting.width),
+    "hgt": _hgt,
 }
 
 #: Models that take an adjacency matrix in place of edge_index.

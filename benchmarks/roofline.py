@@ -60,10 +60,11 @@ def extension() -> Any:
     return module
 
 
-def random_row_bandwidth(row_bytes: int, size: int, threads: int) -> float:
-    """Bytes per second of random reads of such rows from such an array."""
+def random_row_bandwidth(row_bytes: int, size: int, threads: int, read_bytes: int | None = None) -> float:
+    """Bytes per second of random reads of such rows from such an array, of `READ_BYTES` if not said otherwise."""
+    read_bytes = read_bytes or READ_BYTES
     rounded = max(64, (row_bytes + 63) // 64 * 64)
-    rate: float = extension().probe_rows(rounded, size, READ_BYTES // rounded // 4, threads)
+    rate: float = extension().probe_rows(rounded, size, read_bytes // rounded // 4, threads)
     return rate
 
 

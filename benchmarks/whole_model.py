@@ -1,293 +1,248 @@
-"""How fast and how lean is a whole model on a whole graph, against PyG's own ways to run it?
+"""How fast and how lean is a whole model on a whole graph, against PyG's own ways to run it, and DGL?
 
-    python benchmarks/whole_model.py --models sage gat --log2-nodes 18
+    python benchmarks/whole_model.py --models sage gat --log2-nodes 16 18 --degree 3 16 --real github_social --save
 
-Three-layer models (`models.py`), 128 columns wide, on an R-MAT graph of ``2**k`` nodes. One run prints, for
-every peer that can take the model: seconds (median of interleaved rounds) and how many times `fg.compile` is
-faster; the peak extra memory of the first call on the graph and of a later one, each in a process of its own
-that has run the model on a tiny graph before; the largest difference to PyG's full batch relative to the
-largest output magnitude; and for `fg.compile` the bytes it moved against measured bandwidth.
+Three-layer models (`models.py`), 128 columns wide. Every peer (`peers.py`) has a process of its own, so that one that
+runs out of memory gives a row that says so and the run goes on. It runs the model on a tiny graph (imports, tracing),
+then twice on the graph for the peak extra memory of a first and of a later call, then in rounds with the others for
+the seconds: the median counts. A slow peer takes part in as many rounds as fit into ``--budget``, at least in one.
+The difference is the largest to PyG's full batch (to ours where that has none), over the largest output magnitude.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import math
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-from baselines import (
-    FAN_OUT,
-    LAYER_BATCH,
-    SAMPLED_BATCH,
-    csr_adjacency,
-    full_batch,
-    full_batch_csr,
-    has_sampler,
-    layer_wise,
-    sampled_epoch,
-)
-from measure import (
-    Timing,
-    busy,
-    machine,
-    measured_bandwidth,
-    mib,
-    peak_extra_memory_apart,
-    print_table,
-    save_result,
-    time_interleaved,
-)
-from models import (
-    HAS_INFERENCE,
-    LAYERS,
-    MODELS,
-    SAMPLED,
-    TAKES_MATRIX,
-    Setting,
-    build_inputs,
-    build_model,
-    num_edges,
-)
-from torch import nn
+from apart import Apart, ApartError
+from baselines import has_sampler
+from graphs import Source, add_graph_arguments, sources
+from measure import Timing, busy, machine, measured_bandwidth, mib, print_table, result_path, save_result, take_rounds
+from models import LAYERS, MODELS, Setting, takes_graph
+from peers import CSR_DIFFERS, PEERS, Runner, why_not
+from plots import Panel, save_plot
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-import pyg_fullgraph as fg
-
-OURS = "fg.compile"
-FULL = "PyG full batch"
-CSR = "PyG full batch, CSR"
-#: Seen on R-MAT graphs: GAT agrees once duplicates are removed, GCN once self-loops are removed too.
-CSR_DIFFERS = (
-    "where a layer adds self-loops to a matrix, PyG merges duplicate edges and treats existing self-loops "
-    "otherwise than in an edge list, hence the difference"
-)
+#: A later call's memory is not measured where the first call took more of the budget than this.
+AGAIN_SHARE = 1 / 4
 
 
-def prepare(peer: str, model: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], Any]:
-    """What a peer runs, with everything done that its user would do beforehand."""
-    if peer == OURS:
-        engine = fg.compile(model)
-        return lambda: engine(*inputs)
-    if peer == FULL:
-        return lambda: full_batch(model, *inputs)
-    x, edge_index = inputs
-    if peer == CSR:
-        adj_t = csr_adjacency(edge_index, x.size(0))
-        return lambda: full_batch_csr(model, x, adj_t)
-    if peer.startswith("PyG inference()"):
-        return lambda: layer_wise(model, x, edge_index)
-    raise AssertionError(peer)
+@dataclass
+class Entry:
+    """A peer in a run: its process, what is known of it, and why it is out, if it is."""
 
+    key: str
+    output: Path
+    process: Apart | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    failed: str = ""
 
-def prepare_apart(peer: str, setting: Setting) -> Callable[[], Any]:
-    """As `prepare`, in a fresh process, after one call on a tiny graph: imports and tracing do not count."""
-    inputs, model = build_inputs(setting), build_model(setting)
-    tiny = build_inputs(replace(setting, log2_nodes=8))
-    if peer == OURS:
-        engine = fg.compile(model)
-        engine(*tiny)
-        return lambda: engine(*inputs)
-    prepare(peer, model, tiny)()
-    return prepare(peer, model, inputs)
-
-
-def peer_names(arguments: argparse.Namespace, model: str) -> list[str]:
-    """The peers of this run that can take the model, ours first."""
-    emulated = "" if has_sampler() else " (emulated)"
-    names = [OURS, FULL]
-    if model in TAKES_MATRIX and not arguments.no_matrix:
-        names.append(CSR)
-    if model in HAS_INFERENCE and not arguments.no_layer_wise:
-        names.append(f"PyG inference(){emulated}")
-    return names
-
-
-def measure_memory(peers: list[str], setting: Setting) -> dict[str, tuple[int, int] | str]:
-    """Peak extra bytes of the first and a second call of every peer, or why there is none."""
-    memory: dict[str, tuple[int, int] | str] = {}
-    for peer in peers:
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of the peer's `Runner`; a failure puts it out."""
+        if self.failed or self.process is None:
+            return None
         try:
-            first, again = peak_extra_memory_apart(prepare_apart, peer, setting, runs=2)
-            memory[peer] = (first.extra, again.extra)
-        except RuntimeError as error:
-            memory[peer] = str(error)
-    return memory
+            return self.process.call(method, *arguments)
+        except ApartError as error:
+            self.failed = str(error)
+            return None
+
+    def timed(self) -> float:
+        """Seconds of one call, none left if there is no such call."""
+        seconds = self.call("timed")
+        return math.inf if seconds is None else float(seconds)
 
 
-def run_model(setting: Setting, arguments: argparse.Namespace, bandwidth: float) -> list[dict[str, Any]]:
-    """Measures every peer of one model, prints the table and returns its rows."""
-    memory = measure_memory(peer_names(arguments, setting.model), setting)
-    # A peer that fails alone in a process would take this one down with it.
-    able = [peer for peer, peak in memory.items() if not isinstance(peak, str)]
-    inputs, model = build_inputs(setting), build_model(setting)
-    runs = {peer: prepare(peer, model, inputs) for peer in able}
-    timings = time_interleaved(runs, arguments.repeat)
-    reference = full_batch(model, *inputs) if FULL in able else None
-    rows = []
-    for peer in able:
-        difference = None if reference is None else relative_difference(runs[peer](), reference)
-        rows.append(_row(setting, peer, timings, memory, difference))
-    if OURS in able:
-        _add_traffic(rows[0], model, inputs, bandwidth)
-    if not arguments.no_sampled and setting.model in SAMPLED:
-        rows.append(_sampled_row(setting, model, inputs, timings.get(OURS)))
-    rows += [{**asdict(setting), "peer": peer, "failed": why} for peer, why in memory.items() if isinstance(why, str)]
-    _print(setting, num_edges(inputs), rows)
+def enter(key: str, setting: Setting, budget: float, folder: Path, stack: ExitStack) -> Entry:
+    """Starts a peer and measures the memory that it needs."""
+    entry = Entry(key, folder / f"{key}.pt", failed=why_not(key, setting.model))
+    if not entry.failed and not takes_graph(setting.model, setting.source):
+        entry.failed = "the model knows no types of nodes"
+    if entry.failed:
+        return entry
+    try:
+        entry.process = stack.enter_context(Apart(Runner, key, setting, budget))
+    except ApartError as error:
+        entry.failed = str(error)
+        return entry
+    entry.record = entry.call("first", entry.output) or {}
+    if entry.record and entry.record["first_call_seconds"] < AGAIN_SHARE * budget:
+        entry.record["extra_bytes_again"] = entry.call("again")
+    return entry
+
+
+def run_setting(
+    setting: Setting, keys: list[str], repeat: int, budget: float, bandwidth: float
+) -> list[dict[str, Any]]:
+    """Measures all peers on one model and graph; one record for each."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        entries = [enter(key, setting, budget, folder, stack) for key in keys]
+        able = {entry.key: entry for entry in entries if not entry.failed}
+        spent = {key: entry.record["first_call_seconds"] for key, entry in able.items()}
+        rounds = take_rounds({key: entry.timed for key, entry in able.items()}, repeat, budget, spent)
+        for key, entry in able.items():
+            entry.seconds = [seconds for seconds in rounds[key] if seconds < math.inf]
+        moved = able["ours"].call("traffic") if "ours" in able else None
+        compare(entries)
+    rows = [to_row(setting, entry, able.get("ours")) for entry in entries]
+    for row in rows:
+        if row["peer"] == "ours" and moved is not None and "seconds" in row:
+            row |= {"bytes_moved": moved, "bandwidth_share": moved / row["seconds"] / bandwidth}
     return rows
+
+
+def compare(entries: list[Entry]) -> None:
+    """Adds to every record how far the peer's output is from the reference."""
+    reference = next((e for key in ("full", "ours") for e in entries if e.key == key and e.output.exists()), None)
+    if reference is None:
+        return
+    expected = _load(reference.output)
+    for entry in entries:
+        if entry.output.exists() and entry is not reference:
+            entry.record["difference"] = relative_difference(_load(entry.output), expected)
+            entry.record["difference_from"] = reference.key
+
+
+def _load(path: Path) -> list[Tensor]:
+    leaves: list[Tensor] = torch.load(path, weights_only=True, mmap=True)
+    return leaves
 
 
 def relative_difference(out: Any, reference: Any) -> float:
     """The largest absolute difference over the largest magnitude of the reference, of the worst output tensor."""
     pairs = zip(tree_leaves(out), tree_leaves(reference), strict=True)
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs if b.numel())
 
 
-def _row(
-    setting: Setting,
-    peer: str,
-    timings: dict[str, Timing],
-    memory: dict[str, tuple[int, int] | str],
-    difference: float | None,
-) -> dict[str, Any]:
+def to_row(setting: Setting, entry: Entry, ours: Entry | None) -> dict[str, Any]:
     """One peer's record; ratios are peer over ours."""
-    peaks = memory[peer]
-    assert isinstance(peaks, tuple)
-    first, again = peaks
-    row = {
-        **asdict(setting),
-        "peer": peer,
-        "seconds": timings[peer].median,
-        "spread": timings[peer].spread,
-        "first_call_seconds": timings[peer].first,
-        "extra_bytes": first,
-        "extra_bytes_again": again,
-        "difference": difference,
-    }
-    if OURS in timings:
-        ours = memory[OURS]
-        assert isinstance(ours, tuple)
-        row["times_ours"] = timings[peer].median / timings[OURS].median
-        row["memory_times_ours"] = first / max(ours[0], 1)
+    row = {**asdict(setting), "graph": setting.source.title, "peer": entry.key, "name": PEERS[entry.key].name}
+    row |= entry.record
+    if entry.failed:
+        row["failed"] = entry.failed
+    if not entry.seconds:
+        return row
+    timing = Timing(entry.record["first_call_seconds"], tuple(entry.seconds))
+    row |= {"seconds": timing.median, "spread": timing.spread, "rounds": len(entry.seconds)}
+    if ours is not None and ours.seconds:
+        row["times_ours"] = timing.median / Timing(0.0, tuple(ours.seconds)).median
+        if entry.record.get("extra_bytes") is not None:
+            row["memory_times_ours"] = entry.record["extra_bytes"] / max(ours.record["extra_bytes"], 1)
     return row
 
 
-def _add_traffic(row: dict[str, Any], model: nn.Module, inputs: tuple[Any, ...], bandwidth: float) -> None:
-    """Adds the bytes that our run moved, and their share of the measured bandwidth."""
-    moved = getattr(fg.compile(model).explain(*inputs), "bytes_moved", None)
-    if moved is not None:
-        row["bytes_moved"] = int(moved)
-        row["bandwidth_share"] = moved / row["seconds"] / bandwidth
+HEADER = ["model", "graph", "peer", "seconds", "x ours", "rounds", "spread"]
+HEADER += ["first call", "extra memory", "x ours", "again", "difference"]
 
 
-def _sampled_row(setting: Setting, model: nn.Module, inputs: tuple[Any, ...], ours: Timing | None) -> dict[str, Any]:
-    """The record of sampled mini-batches: inexact, and extrapolated from a few batches."""
-    epoch = sampled_epoch(model, *inputs, fan_out=FAN_OUT, batch_size=SAMPLED_BATCH)
-    row = {
-        **asdict(setting),
-        "peer": f"sampled {'-'.join(map(str, FAN_OUT))}{'' if has_sampler() else ' (emulated)'}",
-        "seconds": epoch.seconds,
-        "note": f"inexact; extrapolated from {epoch.timed} of {epoch.batches} batches of {SAMPLED_BATCH} "
-        "seeds, "
-        f"{epoch.nodes_per_batch:,.0f} nodes each",
-    }
-    if ours is not None:
-        row["times_ours"] = epoch.seconds / ours.median
-    return row
+def cells(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
 
+    def show(key: str, form: str = ".2f") -> str:
+        return "-" if row.get(key) is None else format(row[key], form)
 
-def _print(setting: Setting, edges: int, rows: list[dict[str, Any]]) -> None:
-    """The table of one model and its footnotes."""
-    nodes = 1 << setting.log2_nodes
-    print(f"\n{setting.model}: {LAYERS} layers x {setting.width} columns, {nodes:,} nodes, {edges:,} edges")
-    header = [
-        "peer",
-        "seconds",
-        "x ours",
-        "first call",
-        "extra memory",
-        "x ours",
-        "again",
-        "difference",
-        "spread",
+    return [
+        row["model"],
+        row["graph"],
+        row["name"],
+        "none" if "failed" in row else show("seconds", ".3f"),
+        show("times_ours"),
+        show("rounds", "d"),
+        show("spread"),
+        show("first_call_seconds", ".3f"),
+        "-" if row.get("extra_bytes") is None else mib(row["extra_bytes"]),
+        show("memory_times_ours"),
+        "-" if row.get("extra_bytes_again") is None else mib(row["extra_bytes_again"]),
+        show("difference", ".1e"),
     ]
-    table = []
+
+
+def footnotes(rows: list[dict[str, Any]]) -> list[str]:
+    """What the table has no room for, each said once."""
+    notes: dict[str, None] = {}
     for row in rows:
+        where = f"{row['model']}, {row['graph']}, {row['name']}"
         if "failed" in row:
-            continue
-        table.append(
-            [
-                row["peer"],
-                f"{row['seconds']:.3f}",
-                _ratio(row.get("times_ours")),
-                f"{row['first_call_seconds']:.3f}" if "first_call_seconds" in row else "-",
-                mib(row["extra_bytes"]) if "extra_bytes" in row else "-",
-                _ratio(row.get("memory_times_ours")),
-                mib(row["extra_bytes_again"]) if "extra_bytes_again" in row else "-",
-                f"{row['difference']:.1e}" if row.get("difference") is not None else "-",
-                f"{row['spread']:.2f}" if "spread" in row else "-",
-            ]
-        )
-    print_table(header, table)
-    for row in rows:
+            measured = "not measured" if "seconds" not in row else f"only {row['rounds']} rounds"
+            notes[f"{where}: {measured}: {row['failed']}"] = None
+        elif row.get("note"):
+            notes[f"{where}: {row['note']}"] = None
         if "bytes_moved" in row:
-            print(
-                f"{row['peer']}: moved {mib(row['bytes_moved'])}, {row['bandwidth_share']:.0%} of the "
-                "measured bandwidth"
-            )
-        if row["peer"] == CSR and (row.get("difference") or 0.0) > 1e-4:
-            print(f"{CSR}: {CSR_DIFFERS}")
-        if "note" in row:
-            print(f"{row['peer']}: {row['note']}")
-        if "failed" in row:
-            print(f"{row['peer']}: not measured. {row['failed']}")
+            share = f"{row['bandwidth_share']:.0%} of the triad's bandwidth"
+            notes[f"{where}: moved {mib(row['bytes_moved'])}, {share}"] = None
+        if row["peer"] == "csr" and (row.get("difference") or 0.0) > 1e-4:
+            notes[f"{row['name']}: {CSR_DIFFERS}"] = None
+    return list(notes)
 
 
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def panels(rows: list[dict[str, Any]]) -> list[Panel]:
+    """One panel per model and kind of graph: seconds over edges, a line for each peer."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        if "seconds" in row:
+            kind = row["real"] or f"R-MAT, degree {row['degree']}"
+            lines = found.setdefault(f"{row['model']}, {kind}", {})
+            lines.setdefault(row["name"], []).append((row["edges"], row["seconds"]))
+    return [Panel(title, lines) for title, lines in found.items()]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["sage", "gcn", "gat"], help="models to run")
-    parser.add_argument("--log2-nodes", type=int, default=18, help="base-2 logarithm of the number of nodes")
-    parser.add_argument("--degree", type=int, default=16, help="mean in-degree")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="who takes part (peers.py)")
+    add_graph_arguments(parser)
     parser.add_argument("--width", type=int, default=128, help="columns of features, hidden layers and output")
-    parser.add_argument("--repeat", type=int, default=3, help="timed rounds after the first")
+    parser.add_argument("--repeat", type=int, default=5, help="timed rounds after the first call")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds of each peer per model and graph")
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own)")
-    parser.add_argument("--no-sampled", action="store_true", help="leave out the sampled mini-batches")
-    parser.add_argument(
-        "--no-layer-wise", action="store_true", help=f"leave out inference() in batches of {LAYER_BATCH}"
-    )
-    parser.add_argument("--no-matrix", action="store_true", help="leave out PyG on a sparse matrix, where it takes one")
-    parser.add_argument("--save", action="store_true", help="write a dated file under benchmarks/results")
+    parser.add_argument("--save", action="store_true", help="write a dated file and a plot under benchmarks/results")
     return parser.parse_args(argv)
+
+
+def run_all(arguments: argparse.Namespace, graphs: list[Source], bandwidth: float) -> list[dict[str, Any]]:
+    """Every model on every graph, the file written again after each, then the table, its footnotes and the plot."""
+    rows: list[dict[str, Any]] = []
+    path = result_path("whole-model") if arguments.save else None
+    settings = {**vars(arguments), "bandwidth_bytes_per_second": bandwidth, "layers": LAYERS}
+    for source in graphs:
+        for model in arguments.models:
+            print(f"{model} on {source.title} ...", flush=True)
+            setting = Setting(model, source.log2_nodes, source.degree, arguments.width, source.seed, source.real)
+            rows += run_setting(setting, arguments.peers, arguments.repeat, arguments.budget, bandwidth)
+            if path is not None:
+                save_result("whole-model", settings, rows, path)
+    print(f"\n{LAYERS} layers x {arguments.width} columns; x ours: times what fg.compile takes")
+    print_table(HEADER, [cells(row) for row in rows], left=3)
+    print("\n".join(["", *footnotes(rows)]))
+    if path is not None:
+        title = f"Whole models, {LAYERS} layers x {arguments.width} columns, {torch.get_num_threads()} threads"
+        print(f"\nwritten: {path}\n{save_plot(path, title, 'edges', 'seconds', panels(rows))}")
+    return rows
 
 
 def main() -> None:
     """Runs the benchmark."""
     arguments = parse()
+    graphs = sources(arguments)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    warning = busy()
+    arguments.warning = busy()
     print("; ".join(f"{key} {value}" for key, value in machine().items()))
-    if warning is not None:
-        print(warning)
+    if arguments.warning is not None:
+        print(arguments.warning)
     bandwidth = measured_bandwidth()
     print(f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: {'installed' if has_sampler() else 'none'}")
-    rows: list[dict[str, Any]] = []
-    for name in arguments.models:
-        rows += run_model(Setting(name, arguments.log2_nodes, arguments.degree, arguments.width), arguments, bandwidth)
-    if arguments.save:
-        settings = {
-            **vars(arguments),
-            "warning": warning,
-            "bandwidth_bytes_per_second": bandwidth,
-            "layers": LAYERS,
-        }
-        print(f"\nwritten: {save_result('whole-model', settings, rows)}")
+    run_all(arguments, graphs, bandwidth)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from benchmarks.baselines import (
     layer_wise,
     sample_block,
     sampled_epoch,
+    sorted_edge_index,
 )
 from pyg_fullgraph.graph.generate import rmat
 from tests.graphs import nasty
@@ -54,6 +55,16 @@ def test_csr_is_exact_with_duplicates(graph: tuple[Tensor, Tensor]) -> None:
     for kind in (GraphSAGE, GIN):
         model = kind(16, 16, 2, 8).eval()
         assert distance(full_batch_csr(model, x, adj_t), full_batch(model, x, edge_index)) < 1e-5
+
+
+def test_edge_index_is_exact_and_sorted(graph: tuple[Tensor, Tensor]) -> None:
+    x, edge_index = graph
+    ordered = sorted_edge_index(edge_index, NODES)
+    key = ordered.as_tensor()[1] * NODES + ordered.as_tensor()[0]
+    assert ordered.is_sorted_by_col and torch.equal(key, (edge_index[1] * NODES + edge_index[0]).sort().values)
+    for kind in (GraphSAGE, GIN, GAT, GCN):
+        model = kind(16, 16, 2, 8).eval()
+        assert distance(full_batch(model, x, ordered), full_batch(model, x, edge_index)) < 1e-5
 
 
 @nasty(skip=("empty",))

@@ -1,0 +1,8 @@
+"""The benchmarks are run as files: what they import of one another lies beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
