@@ -72,7 +72,7 @@ def _share(program: Program, value: Value, mean: Value) -> None:
     heads, channels = value.shape[1:]
     if x.row_dim != 0 or matrix.stage > Stage.PARAM or any(_has_other_uses(program, v) for v in (view, product)):
         return
-    if not 1 < heads or product.width <= x.width * (1 + _HEAD_COST * (heads - 1)):
+    if heads == 1 or product.width <= x.width * (1 + _HEAD_COST * (heads - 1)):
         return
     build = Builder(program, mean.name)
     table = build.aten(aten.view.default, Ref(x.name), [Dim(x.shape[0]), 1, x.width])

@@ -85,7 +85,7 @@ CASES = {
     "PNA, a network before": (
         lambda: gnn.PNAConv(16, 8, ["mean", "std", "max"], ["identity"], torch.tensor([1, 2, 3]), 3, pre_layers=2), True
     ),
-    "GAT, edge attributes": (lambda: gnn.GATConv(16, 8, 2, edge_dim=3, add_self_loops=False), True),
+    "GAT, edge attributes": (lambda: gnn.GATConv(16, 8, 40, edge_dim=3, add_self_loops=False), True),
     "GATv2, edge attributes": (lambda: gnn.GATv2Conv(16, 8, 2, edge_dim=3, add_self_loops=False), True),
     "Transformer, edge attributes": (lambda: gnn.TransformerConv(16, 8, 2, edge_dim=3), True),
     "SuperGAT": (lambda: gnn.SuperGATConv(16, 8, 2, add_self_loops=False), False),
