@@ -47,9 +47,8 @@ struct ReduceArgs {
   int64_t width() const { return heads * channels; }
 };
 
-// out[i, h, :] = sum over the edges of row i of softmax(score)[e, h] * value[src[e], h, :], or with `shared`
-// of value[src[e], :];
-// without a value (value.data == null) out is the softmax itself, [E, H].
+// out[i, h, :] = sum over the edges of row i of softmax(score)[e, h] * value[src[e], h, :] (with `shared`,
+// value[src[e], :]); without a value (value.data == null) out is the softmax itself, [E, H].
 struct AttendArgs {
   Edges edges;
   Rows value;

@@ -72,12 +72,12 @@ def _work(program: Program, block: BlockProgram, rows: int, edges: int) -> int:
         value = program[name]
         reads = sum(program[ref].row_bytes for ref in value.refs() if program[ref].stage > Stage.PARAM)
         count = rows if context is None and value.op not in FUSED else edges
-        total += count * (value.row_bytes + reads + _flops(program, value) // FLOPS_PER_BYTE)
+        total += count * (value.row_bytes + reads + product_flops(program, value) // FLOPS_PER_BYTE)
     return total
 
 
-def _flops(program: Program, value: Value) -> int:
-    """Of a matrix product, per row."""
+def product_flops(program: Program, value: Value) -> int:
+    """Floating point operations of a matrix product per row; 0 for any other operator."""
     if value.op != "aten" or value.target is None or "mm" not in str(value.target.overloadpacket):
         return 0
     inner = program[value.refs()[-1]].shape[-2]

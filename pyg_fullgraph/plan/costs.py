@@ -9,7 +9,7 @@ import sympy
 
 from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage
 from pyg_fullgraph.ir.fused import FUSED, At, operands
-from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
+from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES, product_flops
 from pyg_fullgraph.plan.machine import Machine
 
 
@@ -106,10 +106,7 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
             indices, rows_of = _gathered(program, name, size_of, block)
             gathered += indices + sum(row * count for row, count in rows_of)
             fetches += rows_of
-        if value.op == "aten" and value.target is not None and "mm" in str(value.target.overloadpacket):
-            inner = program[value.refs()[-1]].shape[-2]
-            if isinstance(inner, int):
-                flops += 2 * inner * (_bytes(program, name, size_of) // max(value.dtype.itemsize, 1))  # type: ignore[union-attr]
+        flops += product_flops(program, value) * (_bytes(program, name, size_of) // max(value.row_bytes, 1))
         at_sources = {ref for _, ref, where in operands(value) if where is At.SOURCE} if value.op in FUSED else set()
         for ref in value.refs():
             operand = program[ref]
