@@ -56,7 +56,7 @@ $(VENV)/.built: $(VENV)/.tools setup.py $(CPP)
 	@$(BIN)/python scripts/versions.py
 	@touch $@
 
-bench: setup ## run the benchmarks one after another (minutes)
+bench: setup ## run the benchmarks one after another (long; each has its own --help)
 	@for file in $(BENCHMARKS); do $(STEP) "$$file" $(BIN)/python "$$file" || exit 1; done
 
 lint: setup ## ruff and clang-format, checking only

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from graphs import Source, add_graph_arguments, edges_of, sources
 from kernel_lines import GROUPS, Line, Peer, Problem, build
-from measure import available_bytes, busy, machine, mib, print_table, result_path, save_result, time_interleaved
+from measure import announce, available_bytes, mib, print_table, result_path, save_result, time_interleaved
 from plots import Panel, save_plot
 from roofline import random_row_bandwidth
 from torch import Tensor
@@ -199,13 +199,8 @@ def main() -> None:
     """Measures, prints, and saves if asked."""
     arguments = parse()
     graphs = sources(arguments)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    arguments.warning, told = busy(), ops.kernels()
-    print("; ".join(f"{key} {value}" for key, value in machine().items()))
+    arguments.warning, told = announce(arguments.threads), ops.kernels()
     print(f"{told['isa']} of {told['isas']}, {told['threads']} threads ({told['thread_pool']}), {told['compiler']}")
-    if arguments.warning:
-        print(arguments.warning)
     run_all(arguments, graphs)
     slowdown = mixed_slowdown(build(graphs[0], max(arguments.widths[0], 64)))
     print(f"kernel and torch.mm in turn take {slowdown:.2f} of the sum of both alone")

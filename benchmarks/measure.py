@@ -224,6 +224,17 @@ def busy() -> str | None:
     )
 
 
+def announce(threads: int | None = None) -> str | None:
+    """Sets torch's threads, if any number is given, prints the machine, and returns the warning of `busy`, printed."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    warning = busy()
+    print("; ".join(f"{key} {value}" for key, value in machine().items()))
+    if warning is not None:
+        print(warning)
+    return warning
+
+
 def result_path(question: str) -> Path:
     """A file for the result of a run that begins: ``results/DATE-QUESTION.json``, numbered if it exists."""
     RESULTS.mkdir(parents=True, exist_ok=True)

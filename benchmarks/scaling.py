@@ -19,17 +19,7 @@ from typing import Any
 import torch
 from apart import Apart, ApartError
 from graphs import Source, add_graph_arguments, sources
-from measure import (
-    Timing,
-    available_bytes,
-    busy,
-    machine,
-    mib,
-    print_table,
-    result_path,
-    save_result,
-    take_rounds,
-)
+from measure import Timing, announce, available_bytes, mib, print_table, result_path, save_result, take_rounds
 from models import LAYERS, MODELS, Setting
 from peers import Runner
 from plots import Panel, save_plot
@@ -234,10 +224,7 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = parse()
     graphs = sources(arguments)
-    arguments.warning = busy()
-    print("; ".join(f"{key} {value}" for key, value in machine().items()))
-    if arguments.warning is not None:
-        print(arguments.warning)
+    arguments.warning = announce()
     run_all(arguments, graphs)
 
 

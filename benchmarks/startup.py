@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import busy, machine, print_table, save_result, time_interleaved
+from measure import announce, print_table, save_result, time_interleaved
 from models import MODELS, Setting, build_inputs, build_model
 from torch_geometric.nn.models import GAT, GCN, GraphSAGE
 
@@ -219,10 +219,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Runs the benchmark."""
-    arguments, warning = parse(), busy()
-    print("; ".join(f"{key} {value}" for key, value in machine().items()))
-    if warning is not None:
-        print(warning)
+    arguments, warning = parse(), announce()
     imports = measure_imports(arguments.repeat_import) if arguments.repeat_import else []
     first = measure_first_calls(arguments.models, arguments.log2_nodes, arguments.degree, arguments.width)
     small = measure_small(arguments.repeat_small) if arguments.repeat_small else []

@@ -23,7 +23,7 @@ import torch
 from apart import Apart, ApartError
 from baselines import has_sampler
 from graphs import Source, add_graph_arguments, sources
-from measure import Timing, busy, machine, measured_bandwidth, mib, print_table, result_path, save_result, take_rounds
+from measure import Timing, announce, measured_bandwidth, mib, print_table, result_path, save_result, take_rounds
 from models import LAYERS, MODELS, Setting, takes_graph
 from peers import CSR_DIFFERS, PEERS, Runner, why_not
 from plots import Panel, save_plot
@@ -234,12 +234,7 @@ def main() -> None:
     """Runs the benchmark."""
     arguments = parse()
     graphs = sources(arguments)
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    arguments.warning = busy()
-    print("; ".join(f"{key} {value}" for key, value in machine().items()))
-    if arguments.warning is not None:
-        print(arguments.warning)
+    arguments.warning = announce(arguments.threads)
     bandwidth = measured_bandwidth()
     print(f"memory bandwidth (triad): {bandwidth / 1e9:.1f} GB/s; sampler: {'installed' if has_sampler() else 'none'}")
     run_all(arguments, graphs, bandwidth)

@@ -37,7 +37,7 @@ class ModelState:
 class _Snapshot:
     """Every object that a fingerprint reads, and every container on the way to one, with what it held.
 
-    Whether all are the very same objects is asked in C, 2 microseconds per module; a fingerprint takes 100. An equal
+    Whether all are the very same objects is asked in C, 6 microseconds per module; a fingerprint takes 80. An equal
     object in place of another counts as a change, which costs a fingerprint and is right all the same.
     """
 

@@ -52,25 +52,24 @@ def fold_scores(program: Program) -> None:
 def share_rows(program: Program) -> None:
     """Aggregate before the product where the heads of an attention are averaged and wider than their source."""
     for value in list(program):
-        users = program.users().get(value.name, [])
-        if value.op != "attention" or value.kwargs["kind"] != "additive" or len(users) != 1:
+        if value.op != "attention" or value.kwargs["kind"] != "additive" or "score_edge" in value.kwargs:
             continue
-        mean = program[users[0]]
-        if _averages_heads(mean) and not _has_other_uses(program, value) and "score_edge" not in value.kwargs:
+        mean = _only_user(program, value)
+        if mean is not None and _averages_heads(mean):
             _share(program, value, mean)
     program.drop_dead()
 
 
 def _share(program: Program, value: Value, mean: Value) -> None:
     view = program[value.args[0].name]
-    product = program[view.args[0].name] if is_aten(view, aten.view) else view
-    if not is_aten(product, aten.mm) or product.dtype not in _DTYPES:
+    if not is_aten(view, aten.view):
         return
-    if program.users()[view.name] != [value.name] or program.users()[product.name] != [view.name]:
+    product = program[view.args[0].name]
+    if not is_aten(product, aten.mm) or product.dtype not in _DTYPES:
         return
     x, matrix = (program[ref.name] for ref in product.args)
     heads, channels = value.shape[1:]
-    if x.row_dim != 0 or matrix.stage > Stage.PARAM or any(_has_other_uses(program, v) for v in (view, product)):
+    if x.row_dim != 0 or matrix.stage > Stage.PARAM or any(_only_user(program, v) is None for v in (view, product)):
         return
     if heads == 1 or product.width <= x.width * (1 + _HEAD_COST * (heads - 1)):
         return
@@ -120,7 +119,8 @@ def _times(build: Builder, item: Ref, vector: Value, heads: int, channels: int) 
 
 def _uses(program: Program, product: Value) -> list[str]:
     """What a product is used for, in the end, behind views and multiplications."""
-    found, stack, users = [], list(program.users()[product.name]), program.users()
+    users = program.users()
+    found, stack = [], list(users[product.name])
     while stack:
         name = stack.pop()
         through = is_aten(program[name], aten.view) or is_aten(program[name], aten.mul)
@@ -135,5 +135,7 @@ def _averages_heads(value: Value) -> bool:
     return is_aten(value, aten.mean) and len(value.args) == 2 and list(value.args[1]) == [1] and not value.kwargs
 
 
-def _has_other_uses(program: Program, value: Value) -> bool:
-    return value.name in program.output_names() or len(program.users()[value.name]) != 1
+def _only_user(program: Program, value: Value) -> Value | None:
+    """What uses a value, if only one does and it does not leave the model."""
+    users = program.users()[value.name]
+    return program[users[0]] if len(users) == 1 and value.name not in program.output_names() else None

@@ -18,6 +18,11 @@ def attention_of(program: Program) -> Value:
     return value
 
 
+def gathered_columns(program: Program) -> int:
+    """Columns that the attention gathers."""
+    return program[attention_of(program).args[0].name].width
+
+
 def conv(channels: int = 8, **options: object) -> torch.nn.Module:
     """A GAT layer on 16 columns."""
     torch.manual_seed(0)
@@ -40,26 +45,26 @@ def test_averaged_heads_gather_the_layers_input_once() -> None:
 @pytest.mark.parametrize("residual", [True, False])
 def test_options_of_the_layer(bias: bool, residual: bool) -> None:
     layer = conv(concat=False, bias=bias, residual=residual)
-    assert program_gathers(optimised(layer, X, EDGE_INDEX)) == 16
+    assert gathered_columns(optimised(layer, X, EDGE_INDEX)) == 16
     assert_same(layer, X, EDGE_INDEX)
 
 
 def test_heads_side_by_side_are_multiplied_first() -> None:
     layer = conv(concat=True)
-    assert program_gathers(optimised(layer, X, EDGE_INDEX)) == 32
+    assert gathered_columns(optimised(layer, X, EDGE_INDEX)) == 32
     assert_same(layer, X, EDGE_INDEX)
 
 
 def test_a_wide_input_is_multiplied_first() -> None:
     wide = torch.randn(X.shape[0], 40, generator=torch.Generator().manual_seed(0))
     layer = gnn.GATConv(40, 8, heads=4, concat=False).eval()
-    assert program_gathers(optimised(layer, wide, EDGE_INDEX)) == 32
+    assert gathered_columns(optimised(layer, wide, EDGE_INDEX)) == 32
     assert_same(layer, wide, EDGE_INDEX)
 
 
 def test_edge_attributes_keep_their_scores() -> None:
     layer = conv(concat=False, edge_dim=3)
-    assert program_gathers(optimised(layer, X, EDGE_INDEX, EDGE_ATTR)) == 32
+    assert gathered_columns(optimised(layer, X, EDGE_INDEX, EDGE_ATTR)) == 32
     assert_same(layer, X, EDGE_INDEX, EDGE_ATTR)
 
 
@@ -74,13 +79,8 @@ def test_the_products_other_uses_keep_it() -> None:
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
             return torch.cat([self.layer(x, edge_index), self.layer.lin(x)], dim=-1)
 
-    assert program_gathers(optimised(Both().eval(), X, EDGE_INDEX)) == 32
+    assert gathered_columns(optimised(Both().eval(), X, EDGE_INDEX)) == 32
     assert_same(Both().eval(), X, EDGE_INDEX)
-
-
-def program_gathers(program: Program) -> int:
-    """Columns that the attention gathers."""
-    return program[attention_of(program).args[0].name].width
 
 
 def test_a_score_is_a_product_of_few_columns() -> None:
@@ -140,7 +140,7 @@ def test_bias_of_the_product_enters_the_scores() -> None:
 
 def test_half_precision_is_left_alone() -> None:
     layer = conv(concat=False).bfloat16()
-    assert program_gathers(optimised(layer, X.bfloat16(), EDGE_INDEX)) == 32
+    assert gathered_columns(optimised(layer, X.bfloat16(), EDGE_INDEX)) == 32
 
 
 def test_a_score_is_stored_in_place_of_the_rows_it_is_made_of() -> None:
