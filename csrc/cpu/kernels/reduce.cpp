@@ -49,10 +49,25 @@ constexpr int64_t kAhead = BYTES <= 128   ? 32
                            : BYTES <= 512 ? 16
                                           : 8;
 
-// NV vectors of L columns from `column` on; the last one is moved back to end where the row ends.
+// Rows that are reduced, and where to: row r has the edges rowptr[r] - base up to rowptr[r + 1] - base.
+struct Rows {
+  const int64_t* rowptr;
+  int64_t base, count;
+  void* out;
+  int64_t out_stride;  // elements
+
+  int64_t begin(int64_t r) const { return rowptr[r] - base; }
+  template <class A>
+  A* at(int64_t r) const {
+    return static_cast<A*>(out) + r * out_stride;
+  }
+};
+
+// NV vectors of L columns from `column` on; the last one is moved back to end where the row ends. `weight` is
+// the first row's first edge's.
 template <class T, class I, class R, int M, int L, int NV>
-FG_NOINLINE void block(const Span& span, int64_t e0, int64_t e1, int64_t column, const accum<T>* weight,
-                       int64_t weight_stride, void* out) {
+FG_NOINLINE void block(const Span& span, const Rows& rows, int64_t column, const accum<T>* weight,
+                       int64_t weight_stride) {
   using A = accum<T>;
   using V = Vec<A, L>;
   constexpr int kBytes = NV * L * static_cast<int>(sizeof(T));
@@ -71,74 +86,135 @@ FG_NOINLINE void block(const Span& span, int64_t e0, int64_t e1, int64_t column,
         for (int i = 0; i < L; ++i) lane[k][i] = map.lane[i];
     }
   }
-  V acc[NV];
-  for (int k = 0; k < NV; ++k) acc[k] = broadcast<A, L>(R::template start<A>);
-  for (int64_t e = e0; e < e1; ++e, weight += M == kNone ? 0 : weight_stride) {
-    if constexpr (kPrefetch) {
-      const T* later = x + row_of(src, smaller(e + kAhead<kBytes>, end)) * stride;
+  const auto offset = [&](int k) FG_LAMBDA { return column + (k == NV - 1 ? last : k * L); };
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const int64_t e0 = rows.begin(r), e1 = rows.begin(r + 1);
+    V acc[NV];
+    for (int k = 0; k < NV; ++k)
+      acc[k] = broadcast<A, L>(e0 < e1 ? R::template start<A> : static_cast<A>(R::kEmptyIsOne));
+    for (int64_t e = e0; e < e1; ++e, weight += M == kNone ? 0 : weight_stride) {
+      if constexpr (kPrefetch) {
+        const T* later = x + row_of(src, smaller(e + kAhead<kBytes>, end)) * stride;
 #pragma GCC unroll 16
-      for (int b = 0; b < kBytes; b += 64) prefetch(reinterpret_cast<const char*>(later) + b);
+        for (int b = 0; b < kBytes; b += 64) prefetch(reinterpret_cast<const char*>(later) + b);
+      }
+      const T* row = x + row_of(src, e) * stride;
+      V scalar = {};
+      if constexpr (M == kScalar) scalar = broadcast<A, L>(*weight);
+#pragma GCC unroll 16
+      for (int k = 0; k < NV; ++k) {
+        V v = load<L>(row + (k == NV - 1 ? last : k * L));
+        if constexpr (M == kScalar) v = v * scalar;
+        if constexpr (M == kBroadcast) v = v * broadcast<A, L>(weight[head[k]]);
+        if constexpr (M == kShuffle) v = v * shuffle<L>(load<L>(weight + head[k]), lane[k]);
+        acc[k] = R::step(acc[k], v);
+      }
     }
-    const T* row = x + row_of(src, e) * stride;
-    V scalar = {};
-    if constexpr (M == kScalar) scalar = broadcast<A, L>(*weight);
-#pragma GCC unroll 16
+    if (span.raw) {
+      for (int k = 0; k < NV; ++k) store<L>(rows.at<A>(r) + offset(k), acc[k]);
+      continue;
+    }
+    const V count = broadcast<A, L>(static_cast<A>(larger<int64_t>(e1 - e0, 1)));
     for (int k = 0; k < NV; ++k) {
-      V v = load<L>(row + (k == NV - 1 ? last : k * L));
-      if constexpr (M == kScalar) v = v * scalar;
-      if constexpr (M == kBroadcast) v = v * broadcast<A, L>(weight[head[k]]);
-      if constexpr (M == kShuffle) v = v * shuffle<L>(load<L>(weight + head[k]), lane[k]);
-      acc[k] = R::step(acc[k], v);
+      if (__is_same(R, Sum) && span.mean) acc[k] = acc[k] / count;
+      store<L>(rows.at<T>(r) + offset(k), acc[k]);
     }
-  }
-  const auto offset = [&](int k) { return column + (k == NV - 1 ? last : k * L); };
-  if (span.raw) {
-    for (int k = 0; k < NV; ++k) store<L>(static_cast<A*>(out) + offset(k), acc[k]);
-    return;
-  }
-  const V count = broadcast<A, L>(static_cast<A>(e1 - e0));
-  for (int k = 0; k < NV; ++k) {
-    if (__is_same(R, Sum) && span.mean) acc[k] = acc[k] / count;
-    store<L>(static_cast<T*>(out) + offset(k), acc[k]);
   }
 }
 
-// All columns of a row, in as few passes over its edges as registers allow.
+// A single column: four edges at a time, each with a result of its own, so that none waits for the one
+// before.
 template <class T, class I, class R, int M>
-FG_NOINLINE void span_columns(const Span& span, int64_t e0, int64_t e1, const void* given,
-                              int64_t weight_stride, void* out) {
+FG_NOINLINE void one_column(const Span& span, const Rows& rows, const accum<T>* weight,
+                            int64_t weight_stride) {
   using A = accum<T>;
-  constexpr int L = kLanes<A>;
-  constexpr bool kManySizes = __is_same(R, Sum) && M != kShuffle;
-  constexpr bool kSomeSizes = __is_same(R, Sum) || (M == kNone && !__is_same(R, Mul));
-  const A* weight = static_cast<const A*>(given);
-#define FG_BLOCK(LANES, COUNT) \
-  block<T, I, R, M, LANES, COUNT>(span, e0, e1, column, weight, weight_stride, out)
+  const T* x = static_cast<const T*>(span.x);
+  const I* src = static_cast<const I*>(span.src);
+  const int64_t stride = span.stride, first = rows.begin(0);
+  const auto value = [&](int64_t e) FG_LAMBDA {
+    const A v = element(x + row_of(src, e) * stride);
+    return M == kNone ? v : v * weight[(e - first) * weight_stride];
+  };
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const int64_t e0 = rows.begin(r), e1 = rows.begin(r + 1);
+    A acc = e0 < e1 ? R::template start<A> : static_cast<A>(R::kEmptyIsOne);
+    int64_t e = e0;
+    if (e + 4 <= e1) {
+      A b = acc, c = acc, d = acc;
+      for (; e + 4 <= e1; e += 4) {
+        acc = R::step(acc, value(e));
+        b = R::step(b, value(e + 1));
+        c = R::step(c, value(e + 2));
+        d = R::step(d, value(e + 3));
+      }
+      acc = R::step(R::step(acc, b), R::step(c, d));
+    }
+    for (; e < e1; ++e) acc = R::step(acc, value(e));
+    if (span.raw) {
+      *rows.at<A>(r) = acc;
+      continue;
+    }
+    if (__is_same(R, Sum) && span.mean) acc = acc / static_cast<A>(larger<int64_t>(e1 - e0, 1));
+    store<1>(rows.at<T>(r), broadcast<A, 1>(acc));
+  }
+}
+
+// The vectors that the next block takes, of those that are left: of the sizes that this kernel is made for.
+template <class R, int M>
+struct Sizes {
+  static constexpr bool kMany = __is_same(R, Sum) && M != kShuffle;
+  static constexpr bool kSome = __is_same(R, Sum) || (M == kNone && !__is_same(R, Mul));
+  static int64_t next(int64_t left) {
+    if (kMany && kMaxVectors == 16 && left >= 16) return 16;
+    if (kSome && left >= 8) return 8;
+    if (kMany && left >= 6) return 6;
+    if (left >= 4) return 4;
+    if (kMany && left == 3) return 3;
+    return kSome && left >= 2 ? 2 : 1;
+  }
+};
+
+// All columns, in as few passes over the edges of a row as registers allow; row by row where that is more
+// than one, so that a row is still in cache for the next.
+template <class T, class I, class R, int M>
+FG_NOINLINE void columns(const Span& span, const Rows& rows, const accum<T>* weight, int64_t weight_stride) {
+  constexpr int L = kLanes<accum<T>>;
+  using S = Sizes<R, M>;
+#define FG_BLOCK(LANES, COUNT) block<T, I, R, M, LANES, COUNT>(span, rows, column, weight, weight_stride)
   int64_t column = 0;
   if (span.width >= L) {
     int64_t left = (span.width + L - 1) / L;
+    if (rows.count > 1 && S::next(left) < left) {
+      for (int64_t r = 0; r < rows.count; ++r) {
+        const Rows one = {rows.rowptr + r, rows.base, 1, rows.at<T>(r), 0};
+        columns<T, I, R, M>(span, one, weight, weight_stride);
+        if (M != kNone) weight += (one.begin(1) - one.begin(0)) * weight_stride;
+      }
+      return;
+    }
     while (left > 0) {
-      int64_t taken = 1;
-      if (kManySizes && kMaxVectors == 16 && left >= 16) {
-        if constexpr (kManySizes && kMaxVectors == 16) FG_BLOCK(L, 16);
-        taken = 16;
-      } else if (kSomeSizes && left >= 8) {
-        if constexpr (kSomeSizes) FG_BLOCK(L, 8);
-        taken = 8;
-      } else if (kManySizes && left >= 6) {
-        if constexpr (kManySizes) FG_BLOCK(L, 6);
-        taken = 6;
-      } else if (left >= 4) {
-        FG_BLOCK(L, 4);
-        taken = 4;
-      } else if (kManySizes && left == 3) {
-        if constexpr (kManySizes) FG_BLOCK(L, 3);
-        taken = 3;
-      } else if (kSomeSizes && left >= 2) {
-        if constexpr (kSomeSizes) FG_BLOCK(L, 2);
-        taken = 2;
-      } else {
-        FG_BLOCK(L, 1);
+      const int64_t taken = S::next(left);
+      switch (taken) {
+        case 16:
+          if constexpr (S::kMany && kMaxVectors == 16) FG_BLOCK(L, 16);
+          break;
+        case 8:
+          if constexpr (S::kSome) FG_BLOCK(L, 8);
+          break;
+        case 6:
+          if constexpr (S::kMany) FG_BLOCK(L, 6);
+          break;
+        case 4:
+          FG_BLOCK(L, 4);
+          break;
+        case 3:
+          if constexpr (S::kMany) FG_BLOCK(L, 3);
+          break;
+        case 2:
+          if constexpr (S::kSome) FG_BLOCK(L, 2);
+          break;
+        default:
+          FG_BLOCK(L, 1);
       }
       left -= taken;
       column += taken * L;
@@ -154,13 +230,16 @@ FG_NOINLINE void span_columns(const Span& span, int64_t e0, int64_t e1, const vo
   if constexpr (L > 2) {
     if (span.width >= 2) return span.width == 2 ? FG_BLOCK(2, 1) : FG_BLOCK(2, 2);
   }
-  if (span.width == 1) FG_BLOCK(1, 1);
+  if (span.width == 1) one_column<T, I, R, M>(span, rows, weight, weight_stride);
 #undef FG_BLOCK
 }
 
-template <class T>
-FG_NOINLINE void fill(T* out, int64_t count, accum<T> value) {
-  for (int64_t i = 0; i < count; ++i) store<1>(out + i, broadcast<accum<T>, 1>(value));
+// One row of edges [e0, e1), as `SpanFn`.
+template <class T, class I, class R, int M>
+void span_columns(const Span& span, int64_t e0, int64_t e1, const void* weight, int64_t weight_stride,
+                  void* out) {
+  const int64_t rowptr[] = {e0, e1};
+  columns<T, I, R, M>(span, {rowptr, 0, 1, out, 0}, static_cast<const accum<T>*>(weight), weight_stride);
 }
 
 // The lanes of a vector of columns: of the widest vector that fits.
@@ -194,27 +273,32 @@ Span span_of(const ReduceArgs& args, void* scratch) {
 
 template <class T, class I, class R, int M>
 struct ReduceLoop {
+  // Weights that are accumulators already, and are not read past their end.
+  static constexpr bool kGiven = M == kNone || (M != kShuffle && __is_same(T, accum<T>));
+
   // The weights of edges [e0, e1), as accumulators; copied where they must be widened or read past their end.
   static const accum<T>* weights(const ReduceArgs& args, int64_t e0, int64_t e1, void* scratch) {
-    if constexpr (M == kNone) return nullptr;
-    const T* given = static_cast<const T*>(args.weight) + e0 * args.heads;
-    if constexpr (M != kShuffle && __is_same(T, accum<T>)) return given;
-    char* after = static_cast<char*>(scratch) + lane_map_bytes(args.dtype, args.width());
-    widen(given, (e1 - e0) * args.heads, reinterpret_cast<accum<T>*>(after));
-    return reinterpret_cast<accum<T>*>(after);
+    if constexpr (M == kNone) {
+      return nullptr;
+    } else if constexpr (kGiven) {
+      return static_cast<const T*>(args.weight) + e0 * args.heads;
+    } else {
+      const T* given = static_cast<const T*>(args.weight) + e0 * args.heads;
+      char* after = static_cast<char*>(scratch) + lane_map_bytes(args.dtype, args.width());
+      widen(given, (e1 - e0) * args.heads, reinterpret_cast<accum<T>*>(after));
+      return reinterpret_cast<accum<T>*>(after);
+    }
   }
 
   static void rows(const ReduceArgs& args, int64_t r0, int64_t r1, void* scratch) {
     const Span span = span_of(args, scratch);
     const int64_t* rowptr = args.edges.rowptr;
-    for (int64_t r = r0; r < r1; ++r) {
-      const int64_t e0 = rowptr[r] - rowptr[0], e1 = rowptr[r + 1] - rowptr[0];
+    const int64_t step = kGiven ? r1 - r0 : 1;
+    for (int64_t r = r0; r < r1; r += step) {
       T* out = static_cast<T*>(args.out) + r * args.out_stride;
-      if (e0 == e1) {
-        fill(out, span.width, R::kEmptyIsOne ? 1 : 0);
-        continue;
-      }
-      span_columns<T, I, R, M>(span, e0, e1, weights(args, e0, e1, scratch), args.heads, out);
+      const Rows rows = {rowptr + r, rowptr[0], step, out, args.out_stride};
+      const accum<T>* weight = weights(args, rows.begin(0), rows.begin(step), scratch);
+      columns<T, I, R, M>(span, rows, weight, args.heads);
     }
   }
 

@@ -155,6 +155,24 @@ FG_INLINE Vec<float, L> load(const float16* p) {
   return half_to_float<L>(__builtin_convertvector(load_bits<Vec<uint16_t, L>>(p), Vec<uint32_t, L>));
 }
 
+// One element, widened: a vector of one is worked on in general registers, which is slow.
+FG_INLINE float element(const float* p) {
+  return *p;
+}
+FG_INLINE double element(const double* p) {
+  return *p;
+}
+FG_INLINE float element(const bfloat16* p) {
+  return cast_bits<float>(static_cast<uint32_t>(p->bits) << 16);
+}
+FG_INLINE float element(const float16* p) {
+#if defined(__F16C__)
+  return _cvtsh_ss(p->bits);
+#else
+  return half_to_float<1>(Vec<uint32_t, 1>{p->bits})[0];
+#endif
+}
+
 // Narrow L elements, to nearest even, and store them at any address.
 template <int L>
 FG_INLINE void store(float* p, Vec<float, L> v) {
