@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,19 @@ _VERIFY: dict[bool | str, str] = {
     False: "off",
 }
 
+#: Held while a model is traced or its own forward runs to verify: a trace replaces tensors of the model, and torch's
+#: tracing is not made for several threads.
+_MODELS = threading.RLock()
+
 
 @dataclass
 class _Captured:
-    """A traced call: its program, its compiled schedule and the structures of the graphs it ran on."""
+    """A traced call: its program for the sizes of the first graph, its schedule, and structures of graphs it ran on."""
 
     signature: Signature
     traced: Traced
+    sizes: dict[str, int]
+    skipped: tuple[str, ...]
     program: Program
     compiled: Compiled
     structures: Kept[Structure]
@@ -109,12 +116,24 @@ class Engine:
         self.verify = _VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
         self.dims = dict(dims or {})
+        self.notes: list[str] = []
+        self.verification: Verification | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """As before the first call."""
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
         self._state, self._workers = ModelState(), Workers()
-        self.notes: list[str] = []
-        self.verification: Verification | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The model and the options: a copy, or an engine sent to another process, traces at its own first call."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def __repr__(self) -> str:
         return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
@@ -161,7 +180,7 @@ class Engine:
             numbers = None if nodes is None else node_numbers(nodes, rows)
             return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
         try:
-            captured = self._capture(signature, state)
+            captured = self._capture(signature, state, tensors)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
@@ -178,7 +197,8 @@ class Engine:
         result = self._ordered(captured, tensors, nodes, progress)
         if self.verify == "always" or (self.verify == "auto" and not captured.verified):
             captured.verified = True
-            self._verify(captured, tensors, result, nodes)
+            with _MODELS:
+                self._verify(captured, tensors, result, nodes)
         return copied(out, result)
 
     def _note(self, text: str, instead_of: str | None = None) -> None:
@@ -226,7 +246,7 @@ class Engine:
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
-        captured = self._capture(signature, self._state.number(self.model))
+        captured = self._capture(signature, self._state.number(self.model), tensors)
         arrangement, note = self._arrangement(captured, tensors)
         if arrangement is not None:
             tensors = arrangement.arranged(signature.names, tensors)
@@ -240,7 +260,7 @@ class Engine:
             [compiled.code[key].kernels for key in keys],
             [compiled.code[key].text for key in keys],
             structure.nbytes() + (0 if arrangement is None else arrangement.nbytes),
-            optimise(raise_program(captured.traced), self.skip_passes, record=True),
+            optimise(raise_program(captured.traced, captured.sizes), captured.skipped, record=True),
             [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
             measure_machine(self._threads()),
             structure.measured,
@@ -261,25 +281,34 @@ class Engine:
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
 
-    def _capture(self, signature: Signature, state: int) -> _Captured:
-        """The traced call; `state` is the model's."""
+    def _capture(self, signature: Signature, state: int, tensors: list[Tensor]) -> _Captured:
+        """The traced call; `state` is the model's, and passes choose by the sizes of the first graph's tensors."""
         key = (signature.key, state, _autocast())
-        if key in self._refused:
-            raise CaptureError(self._refused[key])
         if key not in self._captured:
-            try:
-                traced = trace(self.model, signature)
-            except CaptureError as error:
-                self._refused[key] = error.problems
-                raise
-            traced.param_names |= _weights(traced)
-            program = raise_program(traced)
-            optimise(program, self.skip_passes)
-            compiled = Compiled(program, cut(program))
-            self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
-            self._captured[key] = _Captured(signature, traced, program, compiled, Kept(), Kept())
+            with _MODELS:
+                if key in self._refused:
+                    raise CaptureError(self._refused[key])
+                if key not in self._captured:  # another thread may have been first
+                    self._captured[key] = self._traced(signature, tensors, key)
         self._last = signature
         return self._captured[key]
+
+    def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> _Captured:
+        try:
+            traced = trace(self.model, signature)
+        except CaptureError as error:
+            self._refused[key] = error.problems
+            raise
+        traced.param_names |= _weights(traced)
+        sizes = signature.sizes(tensors)
+        program = raise_program(traced, sizes)
+        skipped = self.skip_passes
+        if any(tensor.device.type != "cpu" for tensor in tensors):
+            skipped = (*skipped, "halves")  # it is about the processor
+        optimise(program, skipped)
+        compiled = Compiled(program, cut(program))
+        self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
+        return _Captured(signature, traced, sizes, skipped, program, compiled, Kept(), Kept())
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -423,3 +425,26 @@ def test_threads_end_with_their_engine(model) -> None:
     for thread in mine:
         thread.join(20)
     assert not any(thread.is_alive() for thread in mine)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))])
+def test_a_copy_made_after_a_call_runs_on_its_own(model, copied) -> None:
+    x, edges = graph()
+    engine = Engine(model, order="rcm", threads=2)
+    expected = engine(x, edges)
+    other = copied(engine)
+    assert (other.order, other.threads, other.model is model) == ("rcm", 2, False)
+    with torch.no_grad():
+        model.convs[-1].bias.add_(1.0)
+    close(other(x, edges), expected)
+    close(engine(x, edges), expected + 1.0)
+
+
+def test_first_calls_of_several_threads(model) -> None:
+    x, edges = graph()
+    engine = Engine(model)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: engine(x, edges), range(8)))
+    for result in results:
+        close(result, model(x, edges).detach())
+    assert repr(engine) == "Engine(GCN, traced calls: 1)"

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,16 +31,20 @@ _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "max", "amin": "
 _INDEX_VIEWS = {"expand", "view", "unsqueeze", "_unsafe_view", "reshape", "clone", "alias", "detach"}
 
 
-def raise_program(traced: Traced) -> Program:
+def raise_program(traced: Traced, sizes: Mapping[str, int] | None = None) -> Program:
     """The IR program of a traced model.
 
     Args:
         traced: functional ATen graph with symbolic sizes.
+        sizes: space name -> its size in a graph that the model will run on, for choices by cost.
 
     Returns:
         A program whose values carry shape, stage, locality and source line.
     """
-    return _Raiser(traced).run()
+    program = _Raiser(traced).run()
+    if sizes is not None:
+        program.likely = {expr: sizes[name] for name, expr in traced.symbols.items() if name in sizes}
+    return program
 
 
 class _Raiser:

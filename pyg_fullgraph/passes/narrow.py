@@ -8,7 +8,9 @@
     after:  h = mm(%x, %Wt)             # 64       after:  s = gather_reduce(%x, sum)    # gathers 16 columns
             s = gather_reduce(%h, mean)                    y = mm(%s, %Wt)
 
-The second form also saves a superstep where `x` is an input, so it is taken at equal widths as well.
+Which comes first is chosen by bytes and operations: edges gather the rows of one or the other, multiplying first
+stores one more table (unless that of `x` is then needed nowhere) or reads an input in a superstep of its own, and there
+are as many products as sources or as destinations. Sizes are those of the first graph (`Program.likely`).
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from dataclasses import replace
 import torch
 
 from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten
+from pyg_fullgraph.ir.work import FLOPS_PER_BYTE, likely_size
 
 aten = torch.ops.aten
 
-_DEGREE = 16  # edges a node that a decision without a graph at hand assumes
-_GAIN = 0.75  # multiplying first stores one more table: worth it only where it is clearly narrower
+_DEGREE = 16  # in-edges of a node, where no graph is at hand
+_STORED = 2  # bytes moved for one that is stored: its line is read before it is written
 
 
 def narrow_aggregations(program: Program) -> None:
@@ -46,9 +49,7 @@ def _aggregate_first(program: Program, value: Value) -> None:
     x, weight = (program[ref.name] for ref in product.args)
     if x.row_dim != 0 or weight.row_dim is not None or len(value.shape) != 2:
         return
-    if x.width > product.width or (x.width == product.width and x.op != "input"):
-        return
-    if not _one_per_edge(program, value):
+    if not _one_per_edge(program, value) or _saved(program, x, value, product.width, product.name) >= 0:
         return
     inner = program.fresh("aggregate")
     gathered = replace(
@@ -80,10 +81,12 @@ def _multiply_first(program: Program, value: Value) -> None:
     if bias is not None and program[bias.name].row_dim is not None:
         return
     chain = _scaled_aggregate(program, operand.name, value.name)
-    if chain is None or value.width > _gain(program, chain[0]) * program[operand.name].width:
+    if chain is None:
         return
     aggregate, scales = chain
     x = aggregate.args[0]
+    if _saved(program, program[x.name], aggregate, value.width, aggregate.name) <= 0:
+        return
     made: list[Value] = []
 
     def emit(
@@ -127,16 +130,37 @@ def _multiply_first(program: Program, value: Value) -> None:
         )
 
 
-def _gain(program: Program, aggregate: Value) -> float:
-    """How narrow a product must be, against what is aggregated, to come first.
+def _saved(program: Program, x: Value, aggregate: Value, width: int, user: str) -> float:
+    """What multiplying before `aggregate` saves against multiplying after it, as bytes that move.
 
-    It stores `N` rows more and gathers `E` narrower ones. Where one table is aggregated over `R` relations, each with a
-    product of its own, that is `R N` rows more for the same `E`: with 16 edges a node they return where
-    `16 (in - out) > R out`.
+    Args:
+        x: what is multiplied, or aggregated, first.
+        width: columns of the product.
+        user: the one that reads `x` for this aggregation.
     """
-    same = [v for v in program if v.op == "gather_reduce" and v.args[0] == aggregate.args[0]]
-    relations = len({value.args[2] for value in same})
-    return min(_GAIN, _DEGREE / (_DEGREE + relations))
+    sources, targets, edges = _counts(program, x, aggregate)
+    item = x.dtype.itemsize if x.dtype is not None else 4
+    products = 2 * x.width * width / FLOPS_PER_BYTE
+    saved = edges * (x.width - width) * item + (targets - sources) * products
+    if aggregate.args[1] is None:  # of values on the edges, which are not stored
+        return saved
+    if x.op == "input":
+        return saved - sources * (x.width + _STORED * width) * item
+    replaced = program.users()[x.name] == [user] and x.name not in program.output_names()
+    return saved - _STORED * sources * (width - (x.width if replaced else 0)) * item
+
+
+def _counts(program: Program, x: Value, aggregate: Value) -> tuple[float, float, float]:
+    """Rows that are gathered from, rows that are aggregated to, and edges: of the first graph, else in proportion."""
+    sources, targets = (likely_size(program, value.shape[0]) for value in (x, aggregate))
+    index = program[aggregate.args[2].name]
+    edges = likely_size(program, index.shape[0])
+    if sources is None or targets is None:
+        sources = targets = sources or targets or 1.0
+    if edges is None:
+        same = [v for v in program if v.op == "gather_reduce" and v.args[0] == aggregate.args[0]]
+        edges = _DEGREE * targets / len({value.args[2] for value in same} | {aggregate.args[2]})
+    return sources, targets, edges
 
 
 def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, list[tuple[Value, str]]] | None:

@@ -13,6 +13,7 @@ from pyg_fullgraph.passes.accumulate import accumulate_products
 from pyg_fullgraph.passes.columns import drop_columns
 from pyg_fullgraph.passes.cse import merge_equal
 from pyg_fullgraph.passes.fuse import fuse_aggregations
+from pyg_fullgraph.passes.halves import widen_products
 from pyg_fullgraph.passes.heads import fold_scores, share_rows
 from pyg_fullgraph.passes.hoist import hoist
 from pyg_fullgraph.passes.mean import fuse_mean
@@ -41,6 +42,7 @@ PIPELINE: list[tuple[str, Callable[[Program], None]]] = [
     ("narrow", narrow_aggregations),
     ("scalers", scale_products),
     ("accumulate", accumulate_products),
+    ("halves", widen_products),
 ]
 
 

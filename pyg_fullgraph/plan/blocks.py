@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ir import BlockProgram, Program, Stage, Value
+from pyg_fullgraph.ir import BlockProgram, Program, Stage
 from pyg_fullgraph.ir.fused import FUSED
+from pyg_fullgraph.ir.work import FLOPS_PER_BYTE, product_flops
 
 Bounds = tuple[tuple[int, int], ...]
 Blocks = list[tuple[int, int, Bounds]]
@@ -18,7 +19,6 @@ EDGE_BYTES = 4 << 20
 MIN_ROWS, MAX_ROWS = 64, 16_384
 FEWEST = 16  # at least so many blocks, for threads to share, unless there is too little to do in each:
 SMALLEST = 4 << 20  # bytes that a block touches; below, calling its operators costs more than sharing them gives
-FLOPS_PER_BYTE = 10  # of matrix products, that take as long as one byte of other work
 MAX_EDGES = 1 << 20  # of fused kernels, which hold no edge values: only so that threads finish together
 
 
@@ -74,14 +74,6 @@ def _work(program: Program, block: BlockProgram, rows: int, edges: int) -> int:
         count = rows if context is None and value.op not in FUSED else edges
         total += count * (value.row_bytes + reads + product_flops(program, value) // FLOPS_PER_BYTE)
     return total
-
-
-def product_flops(program: Program, value: Value) -> int:
-    """Floating point operations of a matrix product per row; 0 for any other operator."""
-    if value.op != "aten" or value.target is None or "mm" not in str(value.target.overloadpacket):
-        return 0
-    inner = program[value.refs()[-1]].shape[-2]
-    return 2 * inner * value.width if isinstance(inner, int) else 0
 
 
 def _cut_rows(rows: int, most: int, rowptrs: list[Tensor], edges: int) -> list[int]:

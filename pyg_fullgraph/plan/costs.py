@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import sympy
 
 from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage
 from pyg_fullgraph.ir.fused import FUSED, At, operands
-from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES, product_flops
+from pyg_fullgraph.ir.work import SizeOf, product_flops
+from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
 from pyg_fullgraph.plan.machine import Machine
 
 
@@ -60,9 +60,6 @@ class StepCost:
     def seconds(self, machine: Machine) -> float:
         """Predicted time of all its block programs; operators that run whole are not counted."""
         return sum(block.seconds(machine) for block in self.blocks)
-
-
-SizeOf = Callable[[sympy.Expr], int | float]
 
 
 def predict(program: Program, schedule: Schedule, size_of: SizeOf, threads: int) -> list[StepCost]:

@@ -6,15 +6,14 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import sympy
 import torch
 from torch import Tensor
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.ir import Dim, Ref, Value, map_args
+from pyg_fullgraph.ir.work import SizeOf
 
 Lookup = Callable[[str], Any]
-SizeOf = Callable[[sympy.Expr], int | float]
 
 
 def evaluate(value: Value, lookup: Lookup, size_of: SizeOf) -> Any:

@@ -36,7 +36,8 @@ class Message(torch.nn.Module):
 
 def raised(module: torch.nn.Module, *args: Any) -> Program:
     """The program as it is captured."""
-    return raise_program(trace(module, bind(module, args, {})[0]))
+    signature, tensors = bind(module, args, {})
+    return raise_program(trace(module, signature), signature.sizes(tensors))
 
 
 def changes(module: torch.nn.Module, *args: Any, skip: tuple[str, ...] = ()) -> dict[str, Change]:

@@ -104,13 +104,6 @@ def test_narrow_gathers_the_narrower_side() -> None:
     assert after.costs[-1].blocks[0].gathered == EDGES * (4 * 4 + 4)
 
 
-def test_narrow_asks_for_more_where_many_relations_read_one_table() -> None:
-    conv = gnn.RGCNConv(16, 10, num_relations=30).eval()
-    types = torch.randint(0, 30, (EDGES,), generator=torch.Generator().manual_seed(0))
-    program = optimised(conv, X, EDGE_INDEX, None if types is None else types)
-    assert all(value.width == 16 for value in values(program, "gather_reduce"))
-
-
 def test_explain_says_what_each_pass_changed() -> None:
     report = report_of(gnn.EdgeCNN(16, 32, 3, 7))
     assert [change.name for change in report.passes] == [name for name, _ in PIPELINE]
