@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter, softmax
 
 from pyg_fullgraph import ops
+from pyg_fullgraph.ops import memory
 
 HEADS = 4
 #: Kernel -> its name in torch.sparse.mm and in torch_scatter.
@@ -85,16 +86,17 @@ class Line:
         return p.edges * self.row_bytes * self.gathers + p.nodes * self.row_bytes
 
 
-def build(source: Source, width: int) -> Problem:
-    """A graph with random features of that width."""
+def build(source: Source, width: int, huge_pages: bool = False) -> Problem:
+    """A graph with random features of that width, in 2 MiB pages if asked for (where Linux gives them)."""
     graph, generator = edges_of(source), torch.Generator().manual_seed(source.seed)
     ordered = by_destination(graph.edge_index, graph.num_nodes)
+    x = torch.randn(graph.num_nodes, width, generator=generator)
     return Problem(
         nodes=graph.num_nodes,
         edge_index=ordered,
         rowptr=in_edge_pointers(graph.edge_index, graph.num_nodes),
         src=ordered[0].int(),
-        x=torch.randn(graph.num_nodes, width, generator=generator),
+        x=memory.empty(tuple(x.shape), x.dtype, x.device).copy_(x) if huge_pages else x,
         weight=torch.rand(ordered.shape[1], generator=generator),
         score_src=torch.randn(graph.num_nodes, HEADS, generator=generator),
         score_dst=torch.randn(graph.num_nodes, HEADS, generator=generator),

@@ -146,6 +146,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="which kernels")
     parser.add_argument("--repeat", type=int, default=5, help="timed rounds after the first")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of a kernel or peer in one line")
+    parser.add_argument("--huge-pages", action="store_true", help="features, which all read, in 2 MiB pages")
     parser.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's own)")
     parser.add_argument("--save", action="store_true", help="write a dated file and a plot under benchmarks/results")
     return parser.parse_args(argv)
@@ -165,7 +166,7 @@ def run_graph(source: Source, arguments: argparse.Namespace) -> list[dict[str, A
             print(f"{source.title}, {width} columns: left out, since it would take most of the free memory", flush=True)
             continue
         print(f"{source.title}, {width} columns ...", flush=True)
-        p = build(source, width)
+        p = build(source, width, arguments.huge_pages)
         where = {"graph": source.title, "nodes": p.nodes, "edges": p.edges, "width": width}
         for group in arguments.groups:
             for line in GROUPS[group](p):

@@ -44,6 +44,11 @@ def test_a_sum_is_the_sum() -> None:
     assert torch.allclose(got["sum"], expected, atol=1e-5)
 
 
+def test_features_in_huge_pages_are_the_same() -> None:
+    small, huge = (kernel_lines.build(Source(14, 1), 128, pages) for pages in (False, True))
+    assert huge.x.nbytes >= 8 << 20 and torch.equal(small.x, huge.x)
+
+
 @needs_probes
 def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
