@@ -22,6 +22,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 RESULTS = Path(__file__).parent / "results"
+SHORT = 0.005  # seconds of a run below which it is repeated
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Timing:
 def time_interleaved(
     peers: Mapping[str, Callable[[], Any]], repeat: int = 5, budget: float = math.inf
 ) -> dict[str, Timing]:
-    """Times every peer ``1 + repeat`` times in rounds, so that a disturbance of the machine meets all of
+    """Times the first run of every peer, then ``repeat`` rounds, so that a disturbance of the machine meets all of
     them.
 
     Args:
@@ -62,7 +63,7 @@ def time_interleaved(
     gc.collect()
     gc.freeze()  # a collection before each run then looks at what the runs left only, not at all of torch
     try:
-        first = {name: run() for name, run in runs.items()}
+        first = {name: _seconds(run, 1) for name, run in peers.items()}
         later = take_rounds(runs, repeat, budget, first)
     finally:
         gc.unfreeze()
@@ -94,11 +95,21 @@ def take_rounds(
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """Seconds of one run, after a garbage collection; the result is dropped."""
+    """Seconds of one run, after a garbage collection; the result is dropped.
+
+    A short run is repeated, and the mean of the others counts: else it pays for the caches that the peer before it
+    left behind.
+    """
     gc.collect()
+    seconds = _seconds(run, 1)
+    return seconds if seconds >= SHORT else _seconds(run, math.ceil(SHORT / max(seconds, 1e-6)))
+
+
+def _seconds(run: Callable[[], Any], times: int) -> float:
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - start) / times
 
 
 def resident_bytes(pid: int | str = "self") -> int:

@@ -28,29 +28,18 @@ class Setting:
 
     Attributes:
         model: one of `MODELS`.
-        log2_nodes: the graph has ``2**log2_nodes`` nodes, all types together.
-        degree: the mean in-degree.
+        source: the graph. The features of a real one are not used: with random ones of one width, times on different
+            graphs compare.
         width: columns of the features, of every hidden layer and of the output.
-        seed: of graph, features and weights.
-        real: the name of a real graph, in place of an R-MAT graph. Its own features are not used: with random ones of
-            one width, times on different graphs compare.
     """
 
     model: str
-    log2_nodes: float = 0
-    degree: int = 0
+    source: Source
     width: int = 128
-    seed: int = 0
-    real: str = ""
-
-    @property
-    def source(self) -> Source:
-        """The graph."""
-        return Source(self.log2_nodes, self.degree, self.seed, self.real)
 
     def generator(self) -> torch.Generator:
         """The source of all random numbers but the graph's own."""
-        return torch.Generator().manual_seed(self.seed)
+        return torch.Generator().manual_seed(self.source.seed)
 
 
 class Stack(nn.Module):
@@ -149,7 +138,7 @@ def build_inputs(setting: Setting) -> tuple[Any, ...]:
 def tiny_inputs(setting: Setting) -> tuple[Any, ...]:
     """Arguments of the same kinds as those of `build_inputs`, on a graph small enough to warm up with."""
     if not setting.source.hetero:
-        return build_inputs(replace(setting, log2_nodes=8, degree=4, real=""))
+        return build_inputs(replace(setting, source=Source(8, 4, setting.source.seed)))
     sizes, edges = typed_edges_of(setting.source)
     generator = setting.generator()
     # Not one tensor for all relations: an engine takes that for another model and traces again.
@@ -242,5 +231,5 @@ SAMPLED = TAKES_MATRIX
 
 def build_model(setting: Setting) -> nn.Module:
     """The model with random weights, in evaluation mode."""
-    torch.manual_seed(setting.seed)
+    torch.manual_seed(setting.source.seed)
     return MODELS[setting.model](setting).eval()

@@ -55,7 +55,7 @@ class Sized:
 
 def measure_size(setting: Setting, threads: list[int], repeat: int, budget: float) -> list[dict[str, Any]]:
     """One size with each number of threads; side by side and in turn if memory allows, else one after another."""
-    edges = setting.degree * setting.source.num_nodes
+    edges = setting.source.degree * setting.source.num_nodes
     beside = len(threads) * edges * BYTES_PER_EDGE * setting.width / 64 < 0.8 * available_bytes()
     groups = [threads] if beside else [[count] for count in threads]
     rows = []
@@ -199,7 +199,7 @@ def run_all(arguments: argparse.Namespace, graphs: list[Source]) -> list[dict[st
     path = result_path("scaling") if arguments.save else None
     for source in graphs:
         print(f"{arguments.model} on {source.title} ...", flush=True)
-        setting = Setting(arguments.model, source.log2_nodes, source.degree, arguments.width, source.seed, source.real)
+        setting = Setting(arguments.model, source, arguments.width)
         found = measure_size(setting, arguments.threads, arguments.repeat, arguments.budget)
         add_speed_ups(found)
         rows += found

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from graphs import Source
 from measure import announce, print_table, save_result, time_interleaved
 from models import MODELS, Setting, build_inputs, build_model
 from torch_geometric.nn.models import GAT, GCN, GraphSAGE
@@ -131,7 +132,7 @@ def measure_first_calls(models: list[str], sizes: list[int], degree: int, width:
     for model in models:
         for log2_nodes in sizes:
             receiver, sender = context.Pipe(duplex=False)
-            setting = Setting(model, log2_nodes, degree, width)
+            setting = Setting(model, Source(log2_nodes, degree), width)
             child = context.Process(target=first_call, args=(setting, sender))
             child.start()
             sender.close()

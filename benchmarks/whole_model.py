@@ -125,7 +125,9 @@ def relative_difference(out: Any, reference: Any) -> float:
 
 def to_row(setting: Setting, entry: Entry, ours: Entry | None) -> dict[str, Any]:
     """One peer's record; ratios are peer over ours."""
-    row = {**asdict(setting), "graph": setting.source.title, "peer": entry.key, "name": PEERS[entry.key].name}
+    source = setting.source
+    row = {"model": setting.model, "width": setting.width, **asdict(source), "graph": source.title}
+    row |= {"peer": entry.key, "name": PEERS[entry.key].name}
     row |= entry.record
     if entry.failed:
         row["failed"] = entry.failed
@@ -217,7 +219,7 @@ def run_all(arguments: argparse.Namespace, graphs: list[Source], bandwidth: floa
     for source in graphs:
         for model in arguments.models:
             print(f"{model} on {source.title} ...", flush=True)
-            setting = Setting(model, source.log2_nodes, source.degree, arguments.width, source.seed, source.real)
+            setting = Setting(model, source, arguments.width)
             rows += run_setting(setting, arguments.peers, arguments.repeat, arguments.budget, bandwidth)
             if path is not None:
                 save_result("whole-model", settings, rows, path)

@@ -40,13 +40,22 @@ def test_peak_forgets_what_was_before() -> None:
 
 def test_interleaved_order_and_counts() -> None:
     calls: list[str] = []
-    peers = {"a": lambda: calls.append("a"), "b": lambda: (calls.append("b"), time.sleep(0.01))}
+    peers = {
+        "a": lambda: (calls.append("a"), time.sleep(measure.SHORT)),
+        "b": lambda: (calls.append("b"), time.sleep(0.01)),
+    }
     timings = measure.time_interleaved(peers, repeat=2)
     assert calls == ["a", "b"] * 3
     assert len(timings["a"].seconds) == 2
     assert timings["b"].median >= 0.01
     assert measure.Timing(2.0, ()).median == 2.0
     assert measure.Timing(9.0, (1.0, 3.0, 2.0)).median == 2.0
+
+
+def test_a_short_run_is_repeated() -> None:
+    calls: list[int] = []
+    seconds = measure.seconds_of(lambda: (calls.append(1), time.sleep(measure.SHORT / 10)))
+    assert len(calls) > 2 and seconds == pytest.approx(measure.SHORT / 10, rel=0.9)
 
 
 def test_a_budget_leaves_one_round_to_the_slow() -> None:

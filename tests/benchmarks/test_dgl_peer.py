@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.dgl_peer import DGL_MODELS, VARIABLE, DglProcess, dgl_python
+from benchmarks.graphs import Source
 from benchmarks.models import Setting, build_inputs, build_model
 
 needs_dgl = pytest.mark.skipif(dgl_python() is None, reason=f"no DGL: scripts/install-dgl, then set {VARIABLE}")
@@ -15,7 +16,7 @@ needs_dgl = pytest.mark.skipif(dgl_python() is None, reason=f"no DGL: scripts/in
 @needs_dgl
 @pytest.mark.parametrize("name", sorted(DGL_MODELS))
 def test_equals_pyg(name: str) -> None:
-    setting = Setting(name, log2_nodes=7, degree=3, width=16)  # with self-loops, duplicates and isolated nodes
+    setting = Setting(name, Source(7, 3), 16)  # with self-loops, duplicates and isolated nodes
     model, (x, edge_index) = build_model(setting), build_inputs(setting)
     _randomise_biases(model)
     assert bool((edge_index[0] == edge_index[1]).any())
@@ -38,6 +39,6 @@ def _randomise_biases(model: torch.nn.Module) -> None:
 
 def test_without_environment_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    setting = Setting("sage", log2_nodes=4, degree=2, width=8)
+    setting = Setting("sage", Source(4, 2), 8)
     with pytest.raises(RuntimeError, match="scripts/install-dgl"):
         DglProcess("sage", build_model(setting), *build_inputs(setting))

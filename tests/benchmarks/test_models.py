@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 import pyg_fullgraph as fg
 from benchmarks.baselines import full_batch
+from benchmarks.graphs import Source
 from benchmarks.models import (
     EDGE_TYPES,
     HAS_INFERENCE,
@@ -26,7 +27,7 @@ from pyg_fullgraph.graph.generate import rmat
 
 @pytest.mark.parametrize("name", ["transformer", "gen", "rgcn", "hgt"])  # the others are models of PyG
 def test_equals_full_batch(name: str) -> None:
-    setting = Setting(name, log2_nodes=6, degree=4, width=16)
+    setting = Setting(name, Source(6, 4), 16)
     model, inputs = build_model(setting), build_inputs(setting)
     expected = tree_leaves(full_batch(model, *inputs))
     got = tree_leaves(fg.compile(model, verify="off")(*inputs))
@@ -50,7 +51,7 @@ def test_types_lose_no_node_and_no_edge() -> None:
 
 def test_settings_scale_the_inputs() -> None:
     for name in ("sage", "rgcn", "hgt"):
-        inputs = build_inputs(Setting(name, log2_nodes=7, degree=3, width=8))
+        inputs = build_inputs(Setting(name, Source(7, 3), 8))
         assert num_edges(inputs) == 3 * 128 and num_nodes(inputs) == 128
         rows = tree_leaves(inputs[0])
         assert sum(x.size(0) for x in rows) == 128 and all(x.size(1) == 8 for x in rows)
@@ -58,7 +59,7 @@ def test_settings_scale_the_inputs() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_tiny_inputs_fit_the_model(name: str) -> None:
-    setting = Setting(name, log2_nodes=5, degree=2, width=8)
+    setting = Setting(name, Source(5, 2), 8)
     model = build_model(setting)
     assert hasattr(model, "inference") == (name in HAS_INFERENCE)
     out, tiny = full_batch(model, *tiny_inputs(setting)), tiny_inputs(setting)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch_geometric.nn.models import GCN
 
+from benchmarks.graphs import Source
 from benchmarks.models import Setting
 
 
@@ -38,7 +39,7 @@ def test_a_stage_inside_another_counts_once(startup) -> None:
 def test_the_parts_of_a_first_call_add_up(startup) -> None:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     context = multiprocessing.get_context("spawn")
-    child = context.Process(target=startup.first_call, args=(Setting("sage", 6, 4, 16), sender))
+    child = context.Process(target=startup.first_call, args=(Setting("sage", Source(6, 4), 16), sender))
     child.start()
     sender.close()
     try:

@@ -12,6 +12,7 @@ import torch
 import whole_model
 from apart import Apart
 from baselines import full_batch
+from graphs import Source
 from models import HAS_INFERENCE, MODELS, TAKES_MATRIX, Setting, build_inputs, build_model, tiny_inputs
 
 from tests.benchmarks.test_apart import OneCall
@@ -30,7 +31,7 @@ def test_peers_say_whom_they_cannot_take(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("key", ["ours", "full", "csr", "edge_index", "inference"])
 @pytest.mark.parametrize("name", ["sage", "gin", "pna"])
 def test_exact_peers_agree(name: str, key: str) -> None:
-    setting = Setting(name, log2_nodes=8, degree=4, width=8)
+    setting = Setting(name, Source(8, 4), 8)
     model, inputs = build_model(setting), build_inputs(setting)
     prepared = peers.PEERS[key].prepare(peers.Task(name, model, inputs, tiny_inputs(setting), 5.0))
     expected = full_batch(model, *inputs)
@@ -40,7 +41,7 @@ def test_exact_peers_agree(name: str, key: str) -> None:
 @pytest.mark.parametrize("name", sorted(TAKES_MATRIX))
 def test_matrix_equals_edges_without_duplicates(name: str) -> None:
     """On a graph without duplicates and self-loops a matrix gives what an edge list gives, in every model."""
-    setting = Setting(name, log2_nodes=5, degree=3, width=8)
+    setting = Setting(name, Source(5, 3), 8)
     model, (x, edge_index) = build_model(setting), build_inputs(setting)
     edge_index = torch.unique(edge_index[:, edge_index[0] != edge_index[1]], dim=1)
     prepared = peers.PEERS["csr"].prepare(peers.Task(name, model, (x, edge_index), (), 5.0))
@@ -49,7 +50,7 @@ def test_matrix_equals_edges_without_duplicates(name: str) -> None:
 
 def test_inference_keeps_the_best_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "BATCH_SIZES", (128, 64, 100_000))
-    setting = Setting("sage", log2_nodes=8, degree=4, width=8)
+    setting = Setting("sage", Source(8, 4), 8)
     model, inputs = build_model(setting), build_inputs(setting)
     note = peers.PEERS["inference"].prepare(peers.Task("sage", model, inputs, (), 60.0)).note
     assert note in {f"batches of {best} nodes, the fastest of 64, 128" for best in (64, 128)}
@@ -77,7 +78,7 @@ def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_a_peer_that_dies_has_a_row(tmp_path: Path) -> None:
     """Its process ends while others run: its rounds until then are told, and why there are no more."""
-    setting = Setting("sage", log2_nodes=6, degree=2, width=8)
+    setting = Setting("sage", Source(6, 2), 8)
     with Apart(OneCall, 0.5) as process:
         entry = whole_model.Entry("full", tmp_path / "none", process, {"first_call_seconds": 1.0})
         runs = measure.take_rounds({"full": entry.timed}, 3, 60.0, {"full": 1.0})

@@ -35,7 +35,7 @@ def test_gather_reduce(case, reduce, dtype, each_isa):
                 assert_close(got, expected, scale=20 if reduce == "mul" else 1)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [*WIDTHS, 2, 7, 603])
 @pytest.mark.parametrize("dtype", DTYPES, ids=short)
 def test_every_width(width, dtype, each_isa):
     case = Case(40, [3, 0, 20, 1, 64, 7])
@@ -107,7 +107,7 @@ def test_bits_do_not_depend_on_threads_or_pool(dtype, reduce, extension):
         extension.set_own_workers(False)
 
 
-@pytest.mark.parametrize("width", [5, 64, 130])
+@pytest.mark.parametrize("width", [1, 5, 64, 130, 700])
 def test_strided_in_and_out(width):
     case = Case(60, [i % 9 for i in range(50)])
     wide, into = case.normal(60, width + 7), torch.full((50, width + 3), 7.0)

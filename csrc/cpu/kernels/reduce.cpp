@@ -159,6 +159,8 @@ FG_NOINLINE void one_column(const Span& span, const Rows& rows, const accum<T>* 
   }
 }
 
+constexpr int64_t kWideBytes = 2304;  // of a row that is read from end to end (docs/log.md)
+
 // The vectors that the next block takes, of those that are left: of the sizes that this kernel is made for.
 template <class R, int M>
 struct Sizes {
@@ -174,6 +176,51 @@ struct Sizes {
   }
 };
 
+// A wide row: its result stays in L1 while edges go by, four at a time, each source row read from end to end,
+// as the processor's own prefetch likes it. For types that are summed up as what they are.
+template <class T, class I, class R, int M, int G>
+FG_INLINE void fold_edges(const Span& span, int64_t e, bool first, const T* weight, int64_t weight_stride,
+                          T* out) {
+  constexpr int L = kLanes<T>;
+  const T* x = static_cast<const T*>(span.x);
+  const I* src = static_cast<const I*>(span.src);
+  const T *row[G], *later[G];
+  T scale[G];
+  for (int g = 0; g < G; ++g) {
+    row[g] = x + row_of(src, e + g) * span.stride;
+    later[g] = x + row_of(src, smaller(e + G + g, span.edges - 1)) * span.stride;
+    scale[g] = M == kNone ? T(1) : weight[g * weight_stride];
+  }
+  int64_t c = 0;
+  for (; c + L <= span.width; c += L) {
+    Vec<T, L> acc = first ? broadcast<T, L>(R::template start<T>) : load<L>(out + c);
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+      if constexpr (!__is_same(I, Identity)) prefetch(later[g] + c);
+      const Vec<T, L> v = load<L>(row[g] + c);
+      acc = R::step(acc, M == kNone ? v : v * broadcast<T, L>(scale[g]));
+    }
+    store<L>(out + c, acc);
+  }
+  for (; c < span.width; ++c) {
+    T acc = first ? R::template start<T> : out[c];
+    for (int g = 0; g < G; ++g) acc = R::step(acc, M == kNone ? row[g][c] : row[g][c] * scale[g]);
+    out[c] = acc;
+  }
+}
+
+template <class T, class I, class R, int M>
+FG_NOINLINE void wide_row(const Span& span, int64_t e0, int64_t e1, const T* weight, int64_t weight_stride,
+                          T* out) {
+  int64_t e = e0;
+  for (; e + 4 <= e1; e += 4, weight += M == kNone ? 0 : 4 * weight_stride)
+    fold_edges<T, I, R, M, 4>(span, e, e == e0, weight, weight_stride, out);
+  for (; e < e1; ++e, weight += M == kNone ? 0 : weight_stride)
+    fold_edges<T, I, R, M, 1>(span, e, e == e0, weight, weight_stride, out);
+  if (span.mean && !span.raw)
+    for (int64_t c = 0; c < span.width; ++c) out[c] /= static_cast<T>(e1 - e0);
+}
+
 // All columns, in as few passes over the edges of a row as registers allow; row by row where that is more
 // than one, so that a row is still in cache for the next.
 template <class T, class I, class R, int M>
@@ -184,6 +231,10 @@ FG_NOINLINE void columns(const Span& span, const Rows& rows, const accum<T>* wei
   int64_t column = 0;
   if (span.width >= L) {
     int64_t left = (span.width + L - 1) / L;
+    if constexpr (__is_same(T, accum<T>) && (M == kNone || M == kScalar)) {
+      if (rows.count == 1 && left * kVectorBytes >= kWideBytes && rows.begin(0) < rows.begin(1))
+        return wide_row<T, I, R, M>(span, rows.begin(0), rows.begin(1), weight, weight_stride, rows.at<T>(0));
+    }
     if (rows.count > 1 && S::next(left) < left) {
       for (int64_t r = 0; r < rows.count; ++r) {
         const Rows one = {rows.rowptr + r, rows.base, 1, rows.at<T>(r), 0};
