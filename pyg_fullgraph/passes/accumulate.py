@@ -29,7 +29,11 @@ def accumulate_products(program: Program) -> None:
         for onto, product in ((left, right), (right, left)):
             item = program[product]
             single = users[product] == [value.name] and product not in outputs
-            if is_aten(item, aten.mm) and item.shape == value.shape and single and _fits(program[onto], value):
+            alike = (item.shape, item.dtype) == (
+                value.shape,
+                value.dtype,
+            )  # a float32 zero plus a bfloat16 product is not
+            if is_aten(item, aten.mm) and alike and single and _fits(program[onto], value):
                 program.values[value.name] = Value(
                     value.name,
                     "aten",

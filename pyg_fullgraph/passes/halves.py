@@ -7,7 +7,7 @@
                                              p = addmm(%b, _to_copy(%x), %w)          # float32, in a block
                                              h = _to_copy(%p)                         # bfloat16
 
-torch has such products everywhere, but without the instructions they are some fifty times slower than those of float32
+torch has such products everywhere, but without the instructions they took 16 to 18 times as long as those of float32
 (docs/log.md). Values are stored and gathered in the half type as before, and a product is rounded once, as torch's is.
 """
 

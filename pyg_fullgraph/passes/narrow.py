@@ -8,9 +8,10 @@
     after:  h = mm(%x, %Wt)             # 64       after:  s = gather_reduce(%x, sum)    # gathers 16 columns
             s = gather_reduce(%h, mean)                    y = mm(%s, %Wt)
 
-Which comes first is chosen by bytes and operations: edges gather the rows of one or the other, multiplying first
-stores one more table (unless that of `x` is then needed nowhere) or reads an input in a superstep of its own, and there
-are as many products as sources or as destinations. Sizes are those of the first graph (`Program.likely`).
+Which comes first is chosen by bytes and operations: edges gather, and destinations hold, rows of one width or the
+other; multiplying first stores one more table (unless that of `x` is then needed nowhere) and reads an input in a
+superstep of its own; and there are as many products as sources or as destinations. Sizes are those of the first graph
+(`Program.likely`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pyg_fullgraph.ir.work import FLOPS_PER_BYTE, likely_size
 
 aten = torch.ops.aten
 
-_DEGREE = 16  # in-edges of a node, where no graph is at hand
+_DEGREE = 16  # in-edges of a node, where that is not known
 _STORED = 2  # bytes moved for one that is stored: its line is read before it is written
 
 
@@ -141,26 +142,25 @@ def _saved(program: Program, x: Value, aggregate: Value, width: int, user: str) 
     sources, targets, edges = _counts(program, x, aggregate)
     item = x.dtype.itemsize if x.dtype is not None else 4
     products = 2 * x.width * width / FLOPS_PER_BYTE
-    saved = edges * (x.width - width) * item + (targets - sources) * products
+    saved = (edges + targets) * (x.width - width) * item + (targets - sources) * products
     if aggregate.args[1] is None:  # of values on the edges, which are not stored
         return saved
-    if x.op == "input":
-        return saved - sources * (x.width + _STORED * width) * item
-    replaced = program.users()[x.name] == [user] and x.name not in program.output_names()
+    users = program.users()[x.name]
+    if x.op == "input":  # read once for all relations that multiply it
+        alike = sum(program[name].op == program[user].op for name in users)
+        return saved - sources * (x.width / alike + _STORED * width) * item
+    replaced = users == [user] and x.name not in program.output_names()
     return saved - _STORED * sources * (width - (x.width if replaced else 0)) * item
 
 
 def _counts(program: Program, x: Value, aggregate: Value) -> tuple[float, float, float]:
-    """Rows that are gathered from, rows that are aggregated to, and edges: of the first graph, else in proportion."""
+    """Rows that are gathered from, rows that are aggregated to, and edges: of the first graph; what is not known of it,
+    or 0, in proportion to the others.
+    """
     sources, targets = (likely_size(program, value.shape[0]) for value in (x, aggregate))
-    index = program[aggregate.args[2].name]
-    edges = likely_size(program, index.shape[0])
-    if sources is None or targets is None:
-        sources = targets = sources or targets or 1.0
-    if edges is None:
-        same = [v for v in program if v.op == "gather_reduce" and v.args[0] == aggregate.args[0]]
-        edges = _DEGREE * targets / len({value.args[2] for value in same} | {aggregate.args[2]})
-    return sources, targets, edges
+    edges = likely_size(program, program[aggregate.args[2].name].shape[0])
+    rows = sources or targets or (edges or _DEGREE) / _DEGREE
+    return sources or rows, targets or rows, edges or _DEGREE * rows
 
 
 def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, list[tuple[Value, str]]] | None:

@@ -45,10 +45,9 @@ def products(program: object) -> set[str]:
     return {str(value.space) for word in ("mm", "addmm") for value in values(program, word)}  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("sources, targets, columns", [(10, 2000, 32), (2000, 10, 64)])
-def test_the_side_with_fewer_rows_is_multiplied(sources: int, targets: int, columns: int) -> None:
-    """Few sources: multiplied before, though 64 columns are gathered either way or fewer. Few targets: after."""
-    width = columns if columns == 32 else 48
+@pytest.mark.parametrize("sources, targets, columns, width", [(10, 2000, 32, 32), (2000, 10, 64, 48)])
+def test_the_side_with_fewer_rows_is_multiplied(sources: int, targets: int, columns: int, width: int) -> None:
+    """Of few sources at equal widths, too; of few destinations although they gather more columns then."""
     model = Bipartite(columns, width).eval()
     args = (torch.randn(sources, columns), torch.randn(targets, columns), edges_between(sources, targets, 4000))
     program = optimised(model, *args)
@@ -60,6 +59,13 @@ def test_sparse_relations_are_aggregated_first() -> None:
     conv = gnn.RGCNConv(16, 10, num_relations=30)
     types = torch.randint(0, 30, (EDGES,), generator=torch.Generator().manual_seed(0))
     assert gathered(conv, X, EDGE_INDEX, types) == {16}
+
+
+def test_an_input_is_read_once_for_all_relations() -> None:
+    """Few edges each: what decides is the width of the rows that the products read."""
+    conv, edge_index = gnn.RGCNConv(16, 4, num_relations=8), edges_between(40, 40, 120)
+    types = torch.randint(0, 8, (120,), generator=torch.Generator().manual_seed(0))
+    assert gathered(conv, X, edge_index, types) == {4}
 
 
 def test_dense_relations_are_multiplied_first() -> None:

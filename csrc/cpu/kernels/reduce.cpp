@@ -159,8 +159,6 @@ FG_NOINLINE void one_column(const Span& span, const Rows& rows, const accum<T>* 
   }
 }
 
-constexpr int64_t kWideBytes = 2304;  // of a row that is read from end to end (docs/log.md)
-
 // The vectors that the next block takes, of those that are left: of the sizes that this kernel is made for.
 template <class R, int M>
 struct Sizes {
@@ -175,6 +173,8 @@ struct Sizes {
     return kSome && left >= 2 ? 2 : 1;
   }
 };
+
+constexpr int64_t kWideBytes = 2304;  // of a row that is read from end to end (docs/log.md)
 
 // A wide row: its result stays in L1 while edges go by, four at a time, each source row read from end to end,
 // as the processor's own prefetch likes it. For types that are summed up as what they are.

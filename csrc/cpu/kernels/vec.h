@@ -155,7 +155,7 @@ FG_INLINE Vec<float, L> load(const float16* p) {
   return half_to_float<L>(__builtin_convertvector(load_bits<Vec<uint16_t, L>>(p), Vec<uint32_t, L>));
 }
 
-// One element, widened: a vector of one is worked on in general registers, which is slow.
+// One element, widened, as a scalar.
 FG_INLINE float element(const float* p) {
   return *p;
 }
