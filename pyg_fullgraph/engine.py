@@ -21,12 +21,13 @@ from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.front.verify import Inputs, Verification
 from pyg_fullgraph.ir import Program, needs_all_rows
+from pyg_fullgraph.ir.ends import pairs_of_ends
 from pyg_fullgraph.passes import cut, optimise
 from pyg_fullgraph.plan import StepCost, measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
 from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.arrange import Arrangement
-from pyg_fullgraph.runtime.indices import check_gathers, check_indices
+from pyg_fullgraph.runtime.indices import check_indices
 from pyg_fullgraph.runtime.kept import Kept, Key
 from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
@@ -212,7 +213,8 @@ class Engine:
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
         signature = captured.signature
-        inputs = Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call)
+        dims, numbered = [leaf.dims for leaf in signature.leaves], pairs_of_ends(captured.program)
+        inputs = Inputs(tensors, dims, signature.call, ends=[numbered.get(name, ()) for name in signature.names])
 
         def again(*args: Any, **kwargs: Any) -> Any:
             smaller, changed = bind(self.model, args, kwargs, like=signature)
@@ -317,9 +319,8 @@ class Engine:
         if structure is not None:
             return structure
         captured.traced.check(captured.signature.sizes(tensors))
-        check_indices(captured.signature, tensors)
         structure = Structure(captured.program, dict(zip(captured.signature.names, tensors, strict=True)))
-        check_gathers(captured.program, structure)
+        check_indices(captured.program, structure)
         captured.compiled.prepare(structure)
         captured.structures.put(graph, structure)
         return structure

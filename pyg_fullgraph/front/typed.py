@@ -31,23 +31,32 @@ class Relation:
     Attributes:
         leaf: its number among the tensors.
         space: that counts its edges.
-        ends: the spaces of its sources and of its destinations, in the order of messages.
+        ends: the spaces of its sources and of its destinations, in the order of messages; None for one without a name,
+            whose numbers stay as they are.
         upstream: the row of the edge list that holds the sources.
     """
 
     leaf: int
     space: str
-    ends: tuple[str, str]
+    ends: tuple[str | None, str | None]
     upstream: int
 
 
 @dataclass(frozen=True)
 class TypedInputs:
-    """The arguments of one call on a graph with several kinds of nodes or edges."""
+    """The arguments of one call on a graph with several kinds of nodes or edges.
+
+    Attributes:
+        inputs: the call.
+        relations: its edge lists.
+        sizes: of all spaces.
+        whole: whether nodes keep their numbers, since something is computed from these.
+    """
 
     inputs: Inputs
     relations: list[Relation]
     sizes: dict[str, int]
+    whole: bool = False
 
     def restricted(self, kept: Kept) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for the nodes and edges of ``kept``, renumbered."""
@@ -55,11 +64,11 @@ class TypedInputs:
         tensors = []
         for i, (tensor, dims) in enumerate(zip(self.inputs.tensors, self.inputs.dims, strict=True)):
             for axis, dim in enumerate(dims):
-                if isinstance(dim, str):
+                if isinstance(dim, str) and dim in kept:
                     tensor = tensor.index_select(axis, kept[dim])
             if i in ends:
                 rows = ends[i].ends if ends[i].upstream == 0 else ends[i].ends[::-1]
-                both = [torch.searchsorted(kept[space], tensor[row].long()) for row, space in enumerate(rows)]
+                both = [_renumbered(tensor[row], space, kept) for row, space in enumerate(rows)]
                 tensor = torch.stack(both).to(tensor.dtype)
             tensors.append(tensor)
         return self.inputs.rebuild(tensors)
@@ -93,8 +102,7 @@ def verify(
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
     """
-    spaces = inputs.spaces()
-    if len(inputs.graphs()) == 1 and len(spaces) <= 2 and "N" in spaces:
+    if inputs.among_nodes():
         return single.verify(
             inputs, output, forward=forward, engine=engine, hops=hops, global_reduction=global_reduction,
             nodes=nodes, senders=senders, name=name, budget=budget, seed=seed,
@@ -108,6 +116,7 @@ def verify(
     reason = "a value is reduced over all nodes" if global_reduction else ""
     reason = reason or ("layers send messages in both directions of an edge" if len(directions) > 1 else "")
     reason = reason or ("only some rows were asked for" if nodes is not None else "")
+    reason = reason or ("numbers of nodes are computed with" if call.whole else "")
     if not reason:
         rows = _rows_of_kinds(output, call.sizes)
         seeds = {
@@ -129,19 +138,29 @@ def _typed(inputs: Inputs, upstream: int) -> TypedInputs | str:
         for axis, dim in enumerate(dims)
         if isinstance(dim, str)
     }
-    relations = []
+    relations, whole = [], False
     for leaf in inputs.graphs():
         space = str(inputs.dims[leaf][1])
-        ends = _ends(space, sizes)
-        if ends is None:
+        ends = _ends(space, sizes) if inputs.ends is None else inputs.ends[leaf]
+        if ends is None and inputs.ends is None:
             return f"it is not known which nodes '{space}' is between"
-        relations.append(Relation(leaf, space, ends if upstream == 0 else ends[::-1], upstream))
+        if ends is None:
+            whole = True
+            continue
+        source, destination = ends
+        relations.append(
+            Relation(leaf, space, (source, destination) if upstream == 0 else (destination, source), upstream)
+        )
     counted = {relation.space for relation in relations} | {s for s in sizes if s.startswith("N")}
-    if not relations or set(sizes) - counted:
+    if not relations or (inputs.ends is None and set(sizes) - counted):
         return "an argument has rows that no edge list and no kind of node counts"
     if not all(size for name, size in sizes.items() if name.startswith("N")):
         return "a kind of nodes is empty"
-    return TypedInputs(inputs, relations, sizes)
+    return TypedInputs(inputs, relations, sizes, whole)
+
+
+def _renumbered(numbers: Tensor, space: str | None, kept: Kept) -> Tensor:
+    return numbers if space is None or space not in kept else torch.searchsorted(kept[space], numbers.long())
 
 
 def _ends(space: str, sizes: dict[str, int]) -> tuple[str, str] | None:
@@ -202,12 +221,20 @@ def neighborhood(call: TypedInputs, seeds: Kept, hops: int | None, budget: int) 
 
 def _into(call: TypedInputs, inside: Kept) -> Kept:
     """The edges of every relation with a destination inside."""
-    return {r.space: inside[r.ends[1]][call.edges(r)[1].cpu()].nonzero().view(-1) for r in call.relations}
+    return {r.space: _reached(call, r, inside).nonzero().view(-1) for r in call.relations}
+
+
+def _reached(call: TypedInputs, relation: Relation, inside: Kept) -> Tensor:
+    """Which edges have a destination inside; all of those to destinations without a name."""
+    destinations, space = call.edges(relation)[1].cpu(), relation.ends[1]
+    return torch.ones_like(destinations, dtype=torch.bool) if space is None else inside[space][destinations]
 
 
 def _add_sources(call: TypedInputs, inside: Kept, edges: Kept) -> None:
     for relation in call.relations:
-        inside[relation.ends[0]][call.edges(relation)[0].cpu()[edges[relation.space]]] = True
+        space = relation.ends[0]
+        if space is not None:
+            inside[space][call.edges(relation)[0].cpu()[edges[relation.space]]] = True
 
 
 def _numbers(inside: Kept) -> Kept:
@@ -264,7 +291,10 @@ def _compare_drawn(
         drawn = torch.randperm(call.sizes[relation.space], generator=generator)[:most].sort().values
         edges[relation.space] = drawn
         for numbers, space in zip(call.edges(relation), relation.ends, strict=True):
-            inside[space][numbers.cpu()[drawn]] = True
+            if space is not None:
+                inside[space][numbers.cpu()[drawn]] = True
+    if call.whole:
+        inside = {space: torch.ones_like(mask) for space, mask in inside.items()}
     kept = {**edges, **_numbers(inside)}
     expected = _attempt(call, forward, kept)
     if isinstance(expected, Exception):

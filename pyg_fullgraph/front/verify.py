@@ -38,20 +38,35 @@ class Inputs:
         dims: per tensor and axis, the name of the space it counts (``"N"``, ``"E"``) or a fixed size.
         rebuild: puts the arguments together again around other tensors: ``(args, kwargs)``.
         upstream: row of the edge list that holds the sources: 0, or 1 with ``flow="target_to_source"``.
+        ends: per tensor, the spaces that the two rows of an edge list number (``None`` for one without a name);
+            ``None`` where indices are computed from it in another way, and ``()`` for what is no edge list. By shapes
+            and names where they are not given.
     """
 
     tensors: Sequence[Tensor]
     dims: Sequence[tuple[int | str, ...]]
     rebuild: Callable[[list[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
     upstream: int = 0
+    ends: Sequence[tuple[str | None, ...] | None] | None = None
 
     def graphs(self) -> list[int]:
         """The numbers of the edge lists ``[2, E]`` among the tensors."""
         return [
             i
             for i, (tensor, dims) in enumerate(zip(self.tensors, self.dims, strict=True))
-            if len(dims) == 2 and dims[0] == 2 and isinstance(dims[1], str) and not tensor.is_floating_point()
+            if len(dims) == 2
+            and dims[0] == 2
+            and isinstance(dims[1], str)
+            and not tensor.is_floating_point()
+            and (self.ends is None or self.ends[i] != ())
         ]
+
+    def among_nodes(self) -> bool:
+        """Whether there is one edge list, between nodes of one kind, and nothing else to count."""
+        graphs = self.graphs()
+        if len(graphs) != 1 or self.spaces() - {"N", self.dims[graphs[0]][1]}:
+            return False
+        return "N" in self.spaces() and (self.ends is None or self.ends[graphs[0]] == ("N", "N"))
 
     def spaces(self) -> set[str]:
         """The names of all spaces."""
@@ -165,7 +180,7 @@ def verify(
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
     """
     graphs, num_nodes = inputs.graphs(), inputs.num_nodes()
-    if len(graphs) != 1 or inputs.spaces() - {"N", inputs.dims[graphs[0]][1]}:
+    if not inputs.among_nodes():
         return Verification("none", reason="more than one node or edge type")
     rows = num_nodes if nodes is None else nodes.numel()
     if rows == 0:

@@ -113,7 +113,7 @@ def check_endpoints(src: Tensor, dst: Tensor, num_src: int, num_dst: int, *, nam
             f"(got {list(src.shape)} and {list(dst.shape)})."
         )
     if not (in_range(src, num_src) and in_range(dst, num_dst)):
-        raise GraphError(_first_bad_edge(src, dst, num_src, num_dst, name))
+        raise GraphError(bad_edge(src, dst, num_src, num_dst, name))
 
 
 def in_range(index: Tensor, size: int) -> bool:
@@ -151,17 +151,22 @@ def check_nodes(nodes: Tensor, num_nodes: int, *, name: str = "nodes") -> None:
     )
 
 
-def _first_bad_edge(src: Tensor, dst: Tensor, num_src: int, num_dst: int, name: str) -> str:
-    """The message for the first edge with an endpoint out of range. The caller knows that there is one."""
-    bad_src = (src < 0) | (src >= num_src)
-    bad_dst = (dst < 0) | (dst >= num_dst)
+def bad_edge(src: Tensor, dst: Tensor, num_src: int | None, num_dst: int | None, name: str) -> str:
+    """The message for the first edge with an endpoint out of range. The caller knows that there is one.
+
+    Args:
+        src, dst: ``[E]``, the two ends of every edge.
+        num_src, num_dst: how many nodes they are numbers of; ``None`` where one end may be any number.
+        name: what the user calls these edges.
+    """
+    bad_src, bad_dst = _bad(src, num_src), _bad(dst, num_dst)
     bad = (bad_src | bad_dst).nonzero().view(-1)  # [number of bad edges]
     edge = int(bad[0])
     source, destination = int(src[edge]), int(dst[edge])
     problems = []
-    if bool(bad_src[edge]):
+    if num_src is not None and bool(bad_src[edge]):
         problems.append(f"its source {source} does not exist: {_valid_range(num_src, 'source nodes')}")
-    if bool(bad_dst[edge]):
+    if num_dst is not None and bool(bad_dst[edge]):
         problems.append(f"its destination {destination} does not exist: {_valid_range(num_dst, 'destination nodes')}")
     others = f" {bad.numel() - 1:,} more of {src.numel():,} edges are out of range." if bad.numel() > 1 else ""
     remedy = _remedy(src, dst, num_src, num_dst)
@@ -169,12 +174,17 @@ def _first_bad_edge(src: Tensor, dst: Tensor, num_src: int, num_dst: int, name: 
     return f"Edge {edge} of '{name}' goes from {source} to {destination}; {what}.{others} {remedy}"
 
 
-def _remedy(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> str:
+def _bad(index: Tensor, count: int | None) -> Tensor:
+    """Which ends do not exist."""
+    return torch.zeros_like(index, dtype=torch.bool) if count is None else (index < 0) | (index >= count)
+
+
+def _remedy(src: Tensor, dst: Tensor, num_src: int | None, num_dst: int | None) -> str:
     """What the user can do about indices out of range."""
     if min(int(src.min()), int(dst.min())) < 0:
         return "Negative numbers usually mark padding or removed nodes: drop those edges before the call."
     highest = max(int(src.max()), int(dst.max()))
-    if num_src == num_dst:
+    if num_src == num_dst and num_src is not None:
         return (
             f"Either the node features have too few rows (edges need {highest + 1:,}, there are "
             f"{num_src:,}: set "

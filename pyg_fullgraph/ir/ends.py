@@ -6,17 +6,9 @@ from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir.program import Program, Ref, Value, packet_of
+from pyg_fullgraph.ir.program import Program, Value, is_symbolic
 from pyg_fullgraph.ir.renumber import node_spaces
-
-aten = torch.ops.aten
-
-_CARRIED = "clone _to_copy contiguous view _unsafe_view reshape unsqueeze squeeze expand repeat index index_select"
-_CARRY = {getattr(aten, name) for name in _CARRIED.split()}
-_BY_INDEX = {aten.index_select: 2, aten.scatter_add: 2, aten.index_add: 2, aten.scatter_reduce: 2, aten.scatter: 2}
-_BY_LIST = {aten.index: 1, aten.index_put: 1}
-
-Place = tuple[str, int | None]  # an argument, and which of its first dimension's entries
+from pyg_fullgraph.ir.uses import Place, arguments_below, origins, uses
 
 
 def ends(program: Program) -> dict[str, Any]:
@@ -27,15 +19,12 @@ def ends(program: Program) -> dict[str, Any]:
     """
     spaces = node_spaces(program)
     found: dict[Place, Any] = {}
-    for value in program:
-        for index, space in _uses(program, value):
-            if space in spaces:
-                for place in _origins(program, index, None):
-                    found.setdefault(place, space)
+    for use in uses(program):
+        if use.rows and use.size in spaces:
+            for place in origins(program, use.index):
+                found.setdefault(place, use.size)
     numbers: dict[str, Any] = {}
-    for value in program:
-        if value.op != "input" or value.dtype in (None, torch.bool) or value.dtype.is_floating_point:
-            continue
+    for value in _integers(program):
         name = value.name
         both = found.get((name, None))
         rows = tuple(found.get((name, row), both) for row in (0, 1))
@@ -46,52 +35,34 @@ def ends(program: Program) -> dict[str, Any]:
     return numbers
 
 
-def _uses(program: Program, value: Value) -> list[tuple[str, Any]]:
-    """(index, the space that it counts) of a value that reads or adds rows by index."""
-    if value.op == "gather":
-        return [(value.args[1].name, program[value.args[0].name].space)]
-    if value.op == "reduce":
-        return [(value.args[1].name, value.space)]
-    packet = packet_of(value)
-    position = _BY_INDEX.get(packet, _BY_LIST.get(packet))
-    if position is None or not isinstance(value.args[0], Ref):
-        return []
-    index = value.args[position]
-    table = program[value.args[0].name]
-    if packet in _BY_LIST:
-        found = [(dim, item) for dim, item in enumerate(index) if item is not None]
-        if len(found) != 1:
-            return []
-        dim, index = found[0]
-    else:
-        dim = value.args[1]
-    on_rows = table.row_dim is not None and dim % len(table.shape) == table.row_dim
-    fits = isinstance(index, Ref) and program[index.name].dtype is not torch.bool
-    return [(index.name, table.space)] if on_rows and fits else []
+def pairs_of_ends(program: Program) -> dict[str, tuple[str | None, str | None] | None]:
+    """The integer arguments `[2, E]` by name -> the spaces that their two rows number.
+
+    None in the place of a space that has no name: as many as a number among the arguments says, or as there are rows
+    of a parameter. None in the place of both where indices are computed from the argument in another way. Arguments
+    that no index is computed from are left out: these are no edges.
+    """
+    found: dict[Place, str | None] = {}
+    for use in uses(program):
+        named = is_symbolic(use.size) and use.rows
+        for place in origins(program, use.index):
+            space = program.spaces.get(use.size) if named else None
+            if found.get(place) is None:
+                found[place] = space
+    below = arguments_below(program, *(use.index for use in uses(program)))
+    pairs: dict[str, tuple[str | None, str | None] | None] = {}
+    for value in _integers(program):
+        if len(value.shape) != 2 or value.shape[0] != 2 or not is_symbolic(value.shape[1]):
+            continue
+        places: list[Place] = [(value.name, row) for row in (0, 1, None)]
+        if any(place in found for place in places):
+            both = found.get(places[2])
+            pairs[value.args[0]] = (found.get(places[0]) or both, found.get(places[1]) or both)
+        elif value.name in below:
+            pairs[value.args[0]] = None
+    return pairs
 
 
-def _origins(program: Program, name: str, row: int | None) -> set[Place]:
-    """The arguments whose entries a value holds, followed back through views, copies and joins."""
-    value = program[name]
-    if value.op == "input":
-        return {(name, row)}
-    if value.op != "aten":
-        return set()
-    first = value.args[0].name if value.args and isinstance(value.args[0], Ref) else None
-    if value.target is None:
-        whole = packet_of(program[first]) if first is not None else None
-        return _origins(program, program[first].refs()[0], value.args[1]) if first and whole is aten.unbind else set()
-    packet = packet_of(value)
-    if packet in (aten.cat, aten.stack):
-        parts = [item.name for item in value.args[0]]
-        dim = value.args[1] if len(value.args) > 1 else 0
-        if dim == 0 and row is not None and len(parts) == 2:
-            return _origins(program, parts[row], None)
-        return set().union(*(_origins(program, part, row) for part in parts))
-    if first is None:
-        return set()
-    if packet is aten.select and value.args[1] == 0 and value.args[2] in (0, 1):
-        return _origins(program, first, value.args[2])
-    if packet is aten.flip and list(value.args[1]) == [0]:
-        return _origins(program, first, None if row is None else 1 - row)
-    return _origins(program, first, row) if packet in _CARRY else set()
+def _integers(program: Program) -> list[Value]:
+    inputs = [value for value in program if value.op == "input" and value.dtype not in (None, torch.bool)]
+    return [value for value in inputs if value.dtype is not None and not value.dtype.is_floating_point]
