@@ -73,7 +73,7 @@ class BlockCode:
     def _function(self, name: str, resolve: Callable[[Binding], Any]) -> Block:
         scope: dict[str, Any] = {key: resolve(binding) for key, binding in self.bindings.items()}
         exec(self._compiled, scope)
-        function: Block = scope[name]
+        function: Block = scope.pop(name)  # its globals must not hold it: such a cycle keeps every table
         return function
 
     @cached_property
