@@ -30,6 +30,7 @@ from pyg_fullgraph.runtime.arrange import Arrangement
 from pyg_fullgraph.runtime.indices import check_indices
 from pyg_fullgraph.runtime.kept import Kept, Key
 from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
+from pyg_fullgraph.runtime.release import released
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 from pyg_fullgraph.runtime.results import copied, node_numbers, node_space, not_cached, rows_of
 from pyg_fullgraph.runtime.workers import Workers
@@ -139,6 +140,7 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
 
+    @released()
     @ordinary_layers()
     @torch.inference_mode(False)  # it belongs to the caller's thread, and blocks run in others
     @torch.no_grad()

@@ -28,15 +28,16 @@ def size_arguments(
         The new tree, and `(name, value)` of every such integer that no tensor's size carries.
     """
     extra: list[tuple[str, int]] = []
+    return _with_slots(spec, sizes, extra, earlier), extra
 
-    def visit(node: Any) -> Any:
-        if isinstance(node, Branch):
-            return Branch(node.kind, node.cls, node.keys, tuple(visit(c) for c in node.children), node.template)
-        if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
-            return _size_slot(node, sizes, extra, earlier)
-        return node
 
-    return visit(spec), extra
+def _with_slots(node: Any, sizes: dict[str, int], extra: list[tuple[str, int]], earlier: Collection[str]) -> Any:
+    if isinstance(node, Branch):
+        children = tuple(_with_slots(child, sizes, extra, earlier) for child in node.children)
+        return Branch(node.kind, node.cls, node.keys, children, node.template)
+    if isinstance(node, Const) and type(node.value) is int and _names_a_size(node.path):
+        return _size_slot(node, sizes, extra, earlier)
+    return node
 
 
 def _names_a_size(path: Path) -> bool:

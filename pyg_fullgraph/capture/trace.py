@@ -142,27 +142,33 @@ def trace(model: torch.nn.Module, signature: Signature) -> Traced:
     with _ONE_TRACE_AT_A_TIME:
         problems = hook_problems(model)
         attempt = _Trace(model, signature)
-        recorded = attempt.record()
-        if recorded is not None:
-            traced = attempt.finish(recorded)
-            if traced is not None and not problems:
-                return traced
-        problems.update(_look_further(model, signature, attempt))
-    raise CaptureError(problems.texts()) from attempt.error
+        try:
+            recorded = attempt.record()
+            if recorded is not None:
+                traced = attempt.finish(recorded)
+                if traced is not None and not problems:
+                    return traced
+            problems.update(_look_further(model, signature, attempt))
+            raise CaptureError(problems.texts()) from attempt.error
+        finally:
+            attempt.error = None  # an error keeps the frames it came through, and one of these the attempt
 
 
 def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) -> Problems:
     """All problems of a forward: those of a trace that goes on with guesses, and the one that ended the first."""
     second = _Trace(model, signature, guess=True)
-    recorded = second.record()
-    if recorded is not None:
-        second.finish(recorded)
-    elif second.graph is not None:
-        second.look_at(second.graph)
-    for attempt in (failed, second):
-        for problem in attempt.last_problems():
-            second.watch.problems.add_unless_known(problem)
-    return second.watch.problems
+    try:
+        recorded = second.record()
+        if recorded is not None:
+            second.finish(recorded)
+        elif second.graph is not None:
+            second.look_at(second.graph)
+        for attempt in (failed, second):
+            for problem in attempt.last_problems():
+                second.watch.problems.add_unless_known(problem)
+        return second.watch.problems
+    finally:
+        second.error = None
 
 
 class _Trace:
@@ -185,6 +191,7 @@ class _Trace:
         self.output_constants: dict[int, Any] = {}
         self.error: Exception | None = None
         self.graph: fx.Graph | None = None
+        self._tracer: Any = None
         self.env = Guards(self.watch.asked, self.watch.relies_on)
         # A compiled extension must fail where it reads a fake tensor's memory: there is none behind the pointer.
         with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
@@ -208,6 +215,11 @@ class _Trace:
             except Exception as error:  # whatever the forward raises is explained to the user
                 self.error = error
                 return None
+            finally:
+                getattr(self._tracer, "__dict__", {}).pop(
+                    "create_node", None
+                )  # torch keeps the tracer until a garbage collection
+                self._tracer = None
 
     def last_problems(self) -> list[Problem]:
         """What ended this trace, unless that may only have followed from a guess, or is written down already."""
@@ -299,7 +311,7 @@ class _Trace:
             self.watch.count += 1
             return node
 
-        tracer.create_node = create
+        self._tracer, tracer.create_node = tracer, create
 
     def finish(self, recorded: fx.GraphModule) -> Traced | None:
         """The trace as a functional graph; None where there are problems, which are then written down."""

@@ -52,10 +52,15 @@ def is_machinery(filename: str) -> bool:
 
 
 def inside_forward() -> Iterator[FrameType]:
-    """The frames of the traced forward, innermost first, without those of the tracer itself."""
+    """The frames of the traced forward, innermost first, without those of the tracer itself.
+
+    None is of this file: one that looks at its own variables makes them a cycle, and with it all frames below, up to
+    those of the call that is traced and their tables.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_boundary(frame):
-        yield frame
+        if frame.f_code.co_filename != __file__:
+            yield frame
         frame = frame.f_back
 
 

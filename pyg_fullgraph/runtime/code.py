@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
@@ -57,21 +58,32 @@ class BlockCode:
         """One thread's scratch for blocks of at most `rows` rows."""
         return [torch.empty((rows, *slot.tail), dtype=slot.dtype, device=device) for slot in self.slots]
 
-    def bind(self, resolve: Callable[[Binding], Any]) -> Block:
-        """The function `block(r0, r1, bounds, scratch)`: `bounds` = ((e0, e1), ...) of each layout."""
-        whole = self._function("block", resolve)
-        if self.split is None:
-            return whole
-        split, tile = self.split._function("split", resolve), self.tile
+    @contextmanager
+    def bound(self, resolve: Callable[[Binding], Any]) -> Iterator[Block]:
+        """The function `block(r0, r1, bounds, scratch)`: `bounds` = ((e0, e1), ...) of each layout.
 
-        def block(r0: int, r1: int, bounds: tuple[tuple[int, int], ...], scratch: list[Tensor]) -> None:
-            hub = r1 - r0 == 1 and any(e1 - e0 > tile for e0, e1 in bounds)
-            (split if hub else whole)(r0, r1, bounds, scratch)
+        What it is bound to is let go of at the end of the context, whoever keeps the function: an error does that.
+        """
+        scopes: list[dict[str, Any]] = []
+        try:
+            whole = self._function("block", resolve, scopes)
+            if self.split is None:
+                yield whole
+                return
+            split, tile = self.split._function("split", resolve, scopes), self.tile
 
-        return block
+            def block(r0: int, r1: int, bounds: tuple[tuple[int, int], ...], scratch: list[Tensor]) -> None:
+                hub = r1 - r0 == 1 and any(e1 - e0 > tile for e0, e1 in bounds)
+                (split if hub else whole)(r0, r1, bounds, scratch)
 
-    def _function(self, name: str, resolve: Callable[[Binding], Any]) -> Block:
+            yield block
+        finally:
+            for scope in scopes:
+                scope.clear()
+
+    def _function(self, name: str, resolve: Callable[[Binding], Any], scopes: list[dict[str, Any]]) -> Block:
         scope: dict[str, Any] = {key: resolve(binding) for key, binding in self.bindings.items()}
+        scopes.append(scope)
         exec(self._compiled, scope)
         function: Block = scope.pop(name)  # its globals must not hold it: such a cycle keeps every table
         return function

@@ -160,7 +160,18 @@ class Run:
         return self.tables[name].whole().movedim(0, value.row_dim)
 
     def run(self) -> Any:
-        """Execute all supersteps and return the model's outputs; `seconds` then has the time of each."""
+        """Execute all supersteps and return the model's outputs; `seconds` then has the time of each.
+
+        All else that it made is let go of, also where it fails.
+        """
+        try:
+            return self._run()
+        finally:
+            for made in (self.tables, self.globals, self.pools):
+                made.clear()
+            self.unions.close()
+
+    def _run(self) -> Any:
         for number, step in enumerate(self.compiled.schedule.steps):
             start = time.perf_counter()
             for name in (*step.views, *step.whole):
@@ -209,8 +220,7 @@ class Run:
             blocks = self.structure.blocks(
                 (block.stored, rows), lambda: cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
             )
-        function = code.bind(self._resolve)
-        with self.progress.superstep(number, rows):
+        with code.bound(self._resolve) as function, self.progress.superstep(number, rows):
             most = max(r1 - r0 for r0, r1, _ in blocks)
             scratch = functools.partial(code.scratch, most, self.device)
             _in_threads(function, scratch, blocks, self.threads, self.progress, self.workers)
@@ -283,16 +293,12 @@ def _in_threads(
             for r0, r1, bounds in _shared(work, lock):
                 if failed.is_set():
                     return
-                try:
-                    function(r0, r1, bounds, own)
-                except BaseException:
-                    failed.set()
-                    raise
+                function(r0, r1, bounds, own)
                 progress.rows(r1 - r0)
 
     before = torch.get_num_threads()
     try:
-        workers.run(worker, min(threads, len(blocks)))
+        workers.run(worker, min(threads, len(blocks)), failed.set)
     finally:
         torch.set_num_threads(before)  # the number that torch hands to threads started from now on
 

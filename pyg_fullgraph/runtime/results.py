@@ -64,4 +64,4 @@ def not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:
         shared = isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in kept
         return leaf.clone() if shared else leaf
 
-    return torch.utils._pytree.tree_map(own, result)
+    return own(result) if isinstance(result, Tensor) else torch.utils._pytree.tree_map(own, result)

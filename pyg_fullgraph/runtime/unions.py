@@ -85,6 +85,10 @@ class Unions:
                 table.write(start, whole(part.name))
         return table
 
+    def close(self) -> None:
+        """Let go of unions that were never joined: those of a run that failed."""
+        self._open.clear()
+
     def _table(self, union: str) -> Table:
         if union not in self._open:
             value = self.program[union]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -23,21 +23,30 @@ class Workers:
         self._size = 0
         self._process = 0
 
-    def run(self, work: Callable[[], None], count: int) -> None:
+    def run(self, work: Callable[[], None], count: int, stop: Callable[[], None] = lambda: None) -> None:
         """Run `work` on `count` threads at once, of which the caller's is one; the first error is raised.
 
-        Returns when none of them works any more.
+        Returns when none of them works any more, an interrupt included.
+
+        Args:
+            work: what each thread runs.
+            count: how many.
+            stop: called at the first error, the user's interrupt among them, to have the others end soon.
         """
-        helpers = [self._threads(count - 1).submit(work) for _ in range(count - 1)]
+        task = _Task(work, stop)
+        helpers: list[Future[None]] = []
         try:
-            work()
-        finally:
-            for helper in helpers:
-                helper.cancel()  # not begun yet, as another call keeps its thread: there is nothing left to do
-            wait(helpers)
-        for helper in helpers:
-            if not helper.cancelled():
-                helper.result()
+            try:
+                for _ in range(count - 1):
+                    helpers.append(self._threads(count - 1).submit(task))
+                task()
+            finally:
+                _wait(helpers, stop)
+            while helpers:
+                _result(helpers.pop(0))
+        finally:  # an error keeps this frame, and a future its error
+            helpers.clear()
+            task.work = None
 
     def _threads(self, count: int) -> ThreadPoolExecutor:
         """A pool of at least `count` threads. A forked process has none of its parent's threads."""
@@ -51,6 +60,44 @@ class Workers:
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return (Workers, ())
+
+
+class _Task:
+    """Work that is forgotten when its call returns, whatever a thread that was asked to share it remembers."""
+
+    def __init__(self, work: Callable[[], None], stop: Callable[[], None]) -> None:
+        self.work: Callable[[], None] | None = work
+        self.stop = stop
+
+    def __call__(self) -> None:
+        work = self.work
+        if work is None:
+            return
+        try:
+            work()
+        except BaseException:
+            self.stop()
+            raise
+
+
+def _wait(helpers: list[Future[None]], stop: Callable[[], None]) -> None:
+    """Until none of them works, however often the user interrupts; those that have not begun have nothing to do."""
+    begun = [helper for helper in helpers if not helper.cancel()]
+    try:
+        wait(begun)
+    except BaseException:
+        stop()
+        _wait(begun, stop)
+        raise
+
+
+def _result(helper: Future[None]) -> None:
+    """Raises the error of a helper, if there was one."""
+    try:
+        if not helper.cancelled():
+            helper.result()
+    finally:
+        del helper  # an error keeps this frame
 
 
 @contextlib.contextmanager
