@@ -234,8 +234,8 @@ def test_a_refused_graph_or_result_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(GraphError) as error:
                 engine(x, graph)
             refused.append(error.value)
-    monkeypatch.setattr("pyg_fullgraph.engine.verify", lambda *_, **__: 1 / 0)
-    with nothing_left(), pytest.raises(ZeroDivisionError) as unverified:
+    monkeypatch.setattr("pyg_fullgraph.engine.verify", None)  # fails with the result at hand
+    with nothing_left(), pytest.raises(TypeError) as unverified:
         engine(x, edge_index)
     assert unverified.value is not None
 
