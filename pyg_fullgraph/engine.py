@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,12 +16,10 @@ from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
+from pyg_fullgraph.front.attempts import Verification
+from pyg_fullgraph.front.check import Check, compared
 from pyg_fullgraph.front.ordinary import ordinary_layers
-from pyg_fullgraph.front.senders import senders
-from pyg_fullgraph.front.typed import verify
-from pyg_fullgraph.front.verify import Inputs, Verification
 from pyg_fullgraph.ir import Program, needs_all_rows
-from pyg_fullgraph.ir.ends import pairs_of_ends
 from pyg_fullgraph.passes import cut, optimise
 from pyg_fullgraph.plan import StepCost, measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
@@ -61,7 +59,7 @@ class _Captured:
     structures: Kept[Structure]
     arranged: Kept[tuple[Arrangement | None, str]]
     orders: Orders | None = None
-    verified: bool = False
+    check: Check = field(default_factory=Check)
 
 
 class Engine:
@@ -187,21 +185,23 @@ class Engine:
         except CaptureError as error:
             if self.fallback == "error":
                 raise
-            self.notes.append(f"ran the model's own forward: {error}")
             numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
-            return copied(out, rows_of(self.model(*args, **kwargs), numbers, None))
+            result = copied(out, rows_of(self.model(*args, **kwargs), numbers, None))
+            self._note(f"ran the model's own forward: {error}")
+            return result
         branch = captured.traced.differs(sizes)
         if branch is not None:
+            numbers = None if nodes is None else node_numbers(nodes, rows)
+            result = copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
             self._note(
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
-            numbers = None if nodes is None else node_numbers(nodes, rows)
-            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
+            return result
         result = self._ordered(captured, tensors, nodes, progress)
-        if self.verify == "always" or (self.verify == "auto" and not captured.verified):
-            captured.verified = True
+        if captured.check.due(self.verify):
             with _MODELS:
                 self._verify(captured, tensors, result, nodes)
+        self._last = signature
         return copied(out, result)
 
     def _note(self, text: str, instead_of: str | None = None) -> None:
@@ -215,8 +215,6 @@ class Engine:
     def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
         signature = captured.signature
-        dims, numbered = [leaf.dims for leaf in signature.leaves], pairs_of_ends(captured.program)
-        inputs = Inputs(tensors, dims, signature.call, ends=[numbered.get(name, ()) for name in signature.names])
 
         def again(*args: Any, **kwargs: Any) -> Any:
             smaller, changed = bind(self.model, args, kwargs, like=signature)
@@ -224,19 +222,12 @@ class Engine:
                 return self.model(*args, **kwargs)
             return self._run(captured, changed, None, False)  # in the given order: the graph is small
 
-        hops = gathering_steps(captured.compiled)
-        whole = needs_all_rows(captured.program, captured.compiled.schedule)
-        self.verification = verify(
-            inputs,
-            result,
-            forward=self.model,
-            engine=again,
-            hops=hops,
-            global_reduction=whole,
-            nodes=nodes,
-            name=type(self.model).__name__,
-            senders=senders(captured.program),
+        self.verification = None  # of this call, or of none
+        self.verification = captured.check.run(
+            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, nodes)
         )
+        if note := Check.note(self.verification):
+            self._note(note)
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
         """How a call runs: supersteps, kernels, bytes and peak memory, and predicted against measured seconds.
@@ -255,7 +246,7 @@ class Engine:
         if arrangement is not None:
             tensors = arrangement.arranged(signature.names, tensors)
         structure = self._structure(captured, tensors)
-        compiled = captured.compiled
+        self._last, compiled = signature, captured.compiled
         keys = sorted(compiled.code)
         return explain(
             captured.program,
@@ -294,7 +285,6 @@ class Engine:
                     raise CaptureError(self._refused[key])
                 if key not in self._captured:  # another thread may have been first
                     self._captured[key] = self._traced(signature, tensors, key)
-        self._last = signature
         return self._captured[key]
 
     def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> _Captured:
@@ -311,7 +301,8 @@ class Engine:
             skipped = (*skipped, "halves")  # it is about the processor
         optimise(program, skipped)
         compiled = Compiled(program, cut(program))
-        self.notes += whole_notes(program, compiled.schedule, compiled.joined, costly=True)
+        for note in whole_notes(program, compiled.schedule, compiled.joined, costly=True):
+            self._note(note)
         return _Captured(signature, traced, sizes, skipped, program, compiled, Kept(), Kept())
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
@@ -332,11 +323,13 @@ class Engine:
         if self.order is None or nodes is not None:
             return self._run(captured, tensors, nodes, progress)
         arrangement, note = self._arrangement(captured, tensors)
-        self._note(note, instead_of=NOTE)
         if arrangement is None:
-            return self._run(captured, tensors, None, progress)
-        moved = arrangement.arranged(captured.signature.names, tensors)
-        return arrangement.restored(self._run(captured, moved, None, progress))
+            result = self._run(captured, tensors, None, progress)
+        else:
+            moved = arrangement.arranged(captured.signature.names, tensors)
+            result = arrangement.restored(self._run(captured, moved, None, progress))
+        self._note(note, instead_of=NOTE)
+        return result
 
     def _arrangement(self, captured: _Captured, tensors: list[Tensor]) -> tuple[Arrangement | None, str]:
         """The nodes of the graph in another order, None for the given one; and why."""

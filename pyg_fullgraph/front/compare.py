@@ -2,7 +2,8 @@
 
 Some models amplify rounding (a standard deviation of messages that are nearly equal, say), so that their own float32
 forward is far from what they define. Where a difference is too large, the module runs once more in float64, and the
-result has to be about as close to that as the module's own forward is.
+result has to be about as close to that as the module's own forward is. That holds only for a forward that gives the
+same result twice, and up to a bound: two runs that differ by anything would allow anything.
 """
 
 from __future__ import annotations
@@ -22,6 +23,22 @@ from pyg_fullgraph.errors import FullGraphMismatch
 AMPLIFIED = 10
 #: Largest allowed difference, as a fraction of the largest magnitude, by dtype of the output.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+TOLERANCE |= {torch.complex128: 1e-9, torch.complex64: 1e-4}
+#: The same where a model amplifies rounding: beyond it a comparison tells nothing, and is no excuse.
+WIDEST = {torch.float64: 1e-3, torch.float32: 1e-1, torch.bfloat16: 5e-1, torch.float16: 2.5e-1}
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is asked once a difference is too large.
+
+    Attributes:
+        steady: raises where the model's forward gives another result at every call.
+        wide: the tensors of the model's forward in float64; none where it does not run in that type.
+    """
+
+    steady: Callable[[], None]
+    wide: Callable[[], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,37 @@ class Pair:
 
 def pairs_of(output: Any, expected: Any) -> list[Pair]:
     """All tensors of two results, side by side."""
-    both = zip(leaves(output), leaves(expected), strict=True)
-    return [Pair(ours, theirs, None, leaf) for leaf, (ours, theirs) in enumerate(both)]
+    return [Pair(ours, theirs, None, leaf) for leaf, (ours, theirs) in enumerate(side_by_side(output, expected))]
+
+
+class Incomparable(Exception):
+    """There is nothing to compare in this way."""
+
+
+def side_by_side(output: Any, expected: Any) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of a result, each with the same of the model's forward.
+
+    Raises:
+        FullGraphMismatch: there are not as many.
+    """
+    ours, theirs = leaves(output), leaves(expected)
+    if len(ours) != len(theirs):
+        raise FullGraphMismatch(f"The result has {len(ours)} tensors where forward returns {len(theirs)}. " + _ADVICE)
+    return list(zip(ours, theirs, strict=True))
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two results of the same forward differ by more than what rounding in another order may do."""
+    both = leaves(one), leaves(other)
+    if len(both[0]) != len(both[1]):
+        return True
+    for a, b in zip(*both, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return True
+        difference, limit = _difference(a, b)
+        if difference.numel() and float(difference.max()) > limit:
+            return True
+    return False
 
 
 def leaves(output: Any) -> list[Tensor]:
@@ -56,37 +102,41 @@ def leaves(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def compare(
-    pairs: list[Pair], nodes: Tensor, name: str, where: str, exact: Callable[[], list[Tensor]]
-) -> dict[str, Any]:
+def compare(pairs: list[Pair], nodes: Tensor | list[Tensor], name: str, where: str, again: Again) -> dict[str, Any]:
     """The largest difference and what is allowed, as attributes of a `Verification`.
 
     Args:
         pairs: what to compare.
-        nodes: the node of every compared row, for the message.
+        nodes: the node of every compared row, for the message; a list where they differ from pair to pair.
         name, where: of the model and of the part of the graph, for the message.
-        exact: runs the model in float64 on that part; asked only if a difference is too large.
+        again: runs the model once more on that part; asked only if a difference is too large.
 
     Raises:
-        FullGraphMismatch: a difference is too large.
+        FullGraphMismatch: a difference is too large, or the model gives another result at every call.
+        Incomparable: there are no pairs.
     """
+    if not pairs:
+        raise Incomparable("no rows of the result have a counterpart in what forward returns there")
     worst, allowed, wide = 0.0, 0.0, None
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         ours, theirs = pair.ours, pair.of(pair.whole)
-        if ours.shape != theirs.shape:
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             raise FullGraphMismatch(
-                f"The result has shape {list(ours.shape)} where {name}.forward gives {list(theirs.shape)} "
-                f"(on {where}). " + _ADVICE
+                f"The result is {ours.dtype} {list(ours.shape)} where {name}.forward gives {theirs.dtype} "
+                f"{list(theirs.shape)} (on {where}). " + _ADVICE
             )
         difference, limit = _difference(ours, theirs)
         if difference.numel() == 0:
             continue
         largest = float(difference.max())
         if largest > limit:
-            wide = exact() if wide is None else wide
+            if wide is None:
+                again.steady()
+                wide = again.wide()
             rounded = _rounding(pair, wide)
             if rounded is None or rounded[0] > rounded[1]:
-                raise FullGraphMismatch(_describe(ours, theirs, difference, limit, nodes, name, where))
+                shown = nodes[number] if isinstance(nodes, list) else nodes
+                raise FullGraphMismatch(_describe(ours, theirs, difference, limit, shown, name, where))
             largest, limit = rounded
         worst, allowed = max(worst, largest), max(allowed, limit)
     return {"worst": worst, "allowed": allowed, "amplified": wide is not None}
@@ -99,17 +149,31 @@ def _rounding(pair: Pair, wide: list[Tensor]) -> tuple[float, float] | None:
     own, _ = _difference(pair.whole, wide[pair.leaf])  # of all rows: the more there are, the surer is the maximum
     ours, _ = _difference(pair.ours, pair.of(wide[pair.leaf]))
     limit = AMPLIFIED * float(own.max())
-    return (float(ours.max()), limit) if math.isfinite(limit) else None  # overflow is no rounding
+    if not math.isfinite(limit):  # overflow is no rounding
+        return None
+    return float(ours.max()), min(limit, WIDEST.get(pair.whole.dtype, 0.0) * _largest(wide[pair.leaf]))
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
     """Element-wise distance in float64, infinite where only one is finite, and the distance allowed."""
-    tolerance = TOLERANCE.get(theirs.dtype, 0.0)
-    a, b = ours.detach().to("cpu", torch.float64), theirs.detach().to("cpu", torch.float64)
+    a, b = _as_float64(ours), _as_float64(theirs)
     same = (a == b) | (a.isnan() & b.isnan())
     difference = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=float("inf"))
-    finite = b[b.isfinite()]
-    return difference, tolerance * (float(finite.abs().max()) if finite.numel() > 0 else 1.0)
+    return difference, TOLERANCE.get(theirs.dtype, 0.0) * _largest(theirs)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest finite magnitude; 1 where there is none."""
+    wide = _as_float64(tensor)
+    finite = wide[wide.isfinite()]
+    return float(finite.abs().max()) if finite.numel() > 0 else 1.0
+
+
+def _as_float64(tensor: Tensor) -> Tensor:
+    """On the CPU; a complex number as two."""
+    tensor = tensor.detach().cpu().resolve_conj()
+    tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).to(torch.float64)
 
 
 _ADVICE = (
@@ -131,7 +195,7 @@ def _describe(
     count = int((difference > limit).sum())
     return (
         f"{row}{f', column {column}' if column else ''}: pyg_fullgraph gives "
-        f"{float(ours[tuple(index)]):.6g}, {name}.forward on {where} gives "
-        f"{float(theirs[tuple(index)]):.6g}; they differ by {float(difference.flatten()[flat]):.2e}, more "
+        f"{float(_as_float64(ours)[tuple(index)]):.6g}, {name}.forward on {where} gives "
+        f"{float(_as_float64(theirs)[tuple(index)]):.6g}; they differ by {float(difference.flatten()[flat]):.2e}, more "
         f"than the tolerance {limit:.2e} ({count:,} of {difference.numel():,} compared values do). " + _ADVICE
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
 from pyg_fullgraph.front.fill import Call, fill
 from pyg_fullgraph.front.forward import Forward, forward_of, unwrap
-from pyg_fullgraph.front.notes import LOGGER, tell, tell_differences, tell_passed
+from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
 from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
 
@@ -180,18 +179,19 @@ def run(
         engine = engine_of(prepared, build)
         engine.verify = _VERIFY[options.verify]
         before = engine.verification, len(engine.notes)
-        result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
-        _tell(prepared, engine, *before)
+        try:
+            result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
+        finally:  # a note of a call that failed is not noted again
+            _tell(prepared, engine, *before)
     return _delivered(result, prepared.call.source, options)
 
 
 def _tell(prepared: Prepared, engine: Any, verification: Any, notes: int) -> None:
-    """Logs what the engine did: what it verified, and that it fell back to the model's own forward."""
+    """Logs what the engine did: what it verified, and what it noted for the first time."""
     for note in engine.notes[notes:]:
-        tell(type(prepared.model), note, note)
+        LOGGER.warning("%s: %s", prepared.forward.owner, note)
     if engine.verification is not None and engine.verification is not verification:
-        level = logging.WARNING if engine.verification.how == "none" else logging.INFO
-        LOGGER.log(level, "%s: %s", prepared.forward.owner, engine.verification)
+        LOGGER.info("%s: %s", prepared.forward.owner, engine.verification)
 
 
 def _delivered(result: Any, source: torch.device, options: Options) -> Any:

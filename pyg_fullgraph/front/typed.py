@@ -1,15 +1,16 @@
 r"""Verification of calls with several kinds of nodes or edges.
 
-As in `pyg_fullgraph.front.verify`, with one set of nodes per kind: for seeds :math:`S^t_0` of every kind :math:`t` that
-the output has rows of, :math:`S^t_k` adds the sources of all edges that lead into :math:`S_{k-1}`, whatever their
-relation. Where that is too much, or a value is reduced over all nodes, engine and forward both run on some edges of
-every relation, drawn at random, and all rows are compared.
+As in `pyg_fullgraph.front.verify`, with its further ways, and with one set of nodes per kind: for seeds
+:math:`S^t_0` of every kind :math:`t` that the output has rows of, :math:`S^t_k` adds the sources of all edges that lead
+into :math:`S_{k-1}`, whatever their relation. Where that is too much, or a value is reduced over all nodes, engine and
+forward both run on some edges of every relation, drawn at random, and all rows are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.front import verify as single
-from pyg_fullgraph.front.compare import Pair, compare, leaves, pairs_of
-from pyg_fullgraph.front.own import Forward, flows, in_float64, untouched
-from pyg_fullgraph.front.verify import Inputs, Verification, failed
+from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
+from pyg_fullgraph.front.compare import Pair, compare, pairs_of, side_by_side
+from pyg_fullgraph.front.own import Forward, Own, flows
+from pyg_fullgraph.front.verify import Inputs
 
 Kept = dict[str, Tensor]  # space -> numbers that remain, ascending
+Asked = Mapping[str, Tensor] | None  # space -> which node each row of the output belongs to
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class TypedInputs:
                 rows = ends[i].ends if ends[i].upstream == 0 else ends[i].ends[::-1]
                 both = [_renumbered(tensor[row], space, kept) for row, space in enumerate(rows)]
                 tensor = torch.stack(both).to(tensor.dtype)
-            tensors.append(tensor)
+            tensors.append(tensor.clone() if tensor is self.inputs.tensors[i] else tensor)
         return self.inputs.rebuild(tensors)
 
     def edges(self, relation: Relation) -> tuple[Tensor, Tensor]:
@@ -87,57 +90,137 @@ def verify(
     engine: Forward,
     hops: int | None,
     global_reduction: bool = False,
-    nodes: Tensor | None = None,
+    nodes: Asked = None,
     senders: Collection[int] | None = None,
     name: str = "model",
     budget: int = single.BUDGET,
     seed: int = 0,
+    writes: bool = False,
 ) -> Verification:
     """Compares rows of a result with the model's own forward, of one kind of nodes and edges or of several.
 
     Args:
-        inputs, output, forward, engine, hops, global_reduction, nodes, senders, name, budget, seed: as in
+        inputs, output, forward, engine, hops, global_reduction, senders, name, budget, seed, writes: as in
             `pyg_fullgraph.front.verify.verify`.
+        nodes: space of nodes -> which of them each row of the output belongs to; those of all where it is not there.
 
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
     """
+    nodes = dict(nodes or {})
     if inputs.among_nodes():
         return single.verify(
             inputs, output, forward=forward, engine=engine, hops=hops, global_reduction=global_reduction,
-            nodes=nodes, senders=senders, name=name, budget=budget, seed=seed,
+            nodes=nodes.get("N"), senders=senders, name=name, budget=budget, seed=seed, writes=writes,
         )  # fmt: skip
+    if nodes and not any(numbers.numel() for numbers in nodes.values()):
+        return Verification("none", reason=NO_ROWS)
     directions = set(senders) if senders is not None else flows(forward)
-    call = _typed(inputs, 1 if directions == {1} else 0)
+    call, own = _typed(inputs, 1 if directions == {1} else 0), Own(forward, name, writes)
+    sizes = _sizes(inputs)
+    check = _Check(call, inputs, output, own, engine, sizes, nodes, _rows_of_kinds(output, sizes, nodes), budget)
     if isinstance(call, str):
-        return Verification("none", reason=call)
-    model, forward = forward, untouched(forward)
+        return first_that_agrees(check.on_all(call), otherwise=call)
     generator = torch.Generator().manual_seed(seed)
     reason = "a value is reduced over all nodes" if global_reduction else ""
     reason = reason or ("layers send messages in both directions of an edge" if len(directions) > 1 else "")
-    reason = reason or ("only some rows were asked for" if nodes is not None else "")
     reason = reason or ("numbers of nodes are computed with" if call.whole else "")
     if not reason:
-        rows = _rows_of_kinds(output, call.sizes)
-        seeds = {
-            space: torch.randperm(call.sizes[space], generator=generator)[: single.SEEDS].sort().values
-            for space in dict.fromkeys(space for space in rows if space is not None)
-        }
-        kept = neighborhood(call, seeds, hops, budget) if seeds else None
-        if kept is not None:
-            return _compare_rows(call, output, forward, model, kept, seeds, rows, name)
-        reason = "the neighbourhood is too large" if seeds else "no output has one row per node of one kind"
-    return _compare_drawn(call, forward, model, engine, generator, reason, name)
+        found = check.on_the_neighbourhood(generator, hops)
+        if not isinstance(found, str):
+            return found
+        reason = found
+    return check.on_drawn_edges(generator, reason)
 
 
-def _typed(inputs: Inputs, upstream: int) -> TypedInputs | str:
-    """The call with its relations; the reason where it is not clear which nodes an edge list is between."""
-    sizes = {
+@dataclass(frozen=True)
+class _Check:
+    """One comparison, see `verify`; `spaces` has for every tensor of the output what its rows count."""
+
+    call: Any
+    inputs: Inputs
+    output: Any
+    own: Own
+    engine: Forward
+    sizes: dict[str, int]
+    nodes: dict[str, Tensor]
+    spaces: list[str | None]
+    budget: int
+
+    def on_the_neighbourhood(self, generator: torch.Generator, hops: int | None) -> Verification | str:
+        """Some rows of every kind compared with forward on all that leads to them; or why that cannot be."""
+        chosen, seeds = {}, {}
+        for space in dict.fromkeys(space for space in self.spaces if space is not None):
+            asked = self.nodes.get(space)
+            rows = self.sizes[space] if asked is None else asked.numel()
+            chosen[space] = torch.randperm(rows, generator=generator)[: single.SEEDS].sort().values
+            seeds[space] = chosen[space] if asked is None else asked.cpu()[chosen[space]]
+        if not seeds:
+            return "no output has one row per node of one kind"
+        kept = neighborhood(self.call, seeds, hops, self.budget)
+        if kept is None:
+            return "the neighbourhood is too large"
+        tries = [partial(self._rows, part, chosen, seeds) for part in (kept, self._with_all_nodes(kept))]
+        return first_that_agrees([*tries, *self.on_all("")])
+
+    def on_drawn_edges(self, generator: torch.Generator, reason: str) -> Verification:
+        """Forward and engine compared on some edges of every relation, and the nodes on them or all nodes."""
+        kept = _drawn(self.call, generator)
+        tries = [partial(self._part, part, reason) for part in (kept, self._with_all_nodes(kept))]
+        return first_that_agrees([*tries, *self.on_all(reason)])
+
+    def on_all(self, reason: str) -> list[Attempt]:
+        """The comparison on the whole graph, where it takes neither too long nor too much memory."""
+        if max(self.sizes.values(), default=0) > self.budget:
+            return []
+        edges = sum(self.inputs.tensors[i].size(1) for i in self.inputs.graphs())
+        call = self.inputs.copied
+
+        def rows(leaf: int, theirs: Tensor) -> Tensor | None:
+            space = self.spaces[leaf]
+            return self.nodes.get(space) if space is not None and theirs.size(0) == self.sizes[space] else None
+
+        return [partial(whole, self.own, call, self.output, rows, edges, reason)]
+
+    def _with_all_nodes(self, kept: Kept) -> Kept:
+        return {space: torch.arange(self.sizes[space]) if space.startswith("N") else kept[space] for space in kept}
+
+    def _rows(self, kept: Kept, chosen: Kept, seeds: Kept) -> Verification:
+        call = partial(self.call.restricted, _on_device(self.call, kept))
+        pairs, shown = [], []
+        for leaf, (ours, theirs) in enumerate(side_by_side(self.output, self.own(call))):
+            space = self.spaces[leaf]
+            if space is not None and theirs.dim() and theirs.size(0) == kept[space].numel():
+                at = torch.searchsorted(kept[space], seeds[space])
+                pairs.append(Pair(ours[chosen[space].to(ours.device)], theirs, at, leaf))
+                shown.append(seeds[space])
+        found = compare(pairs, shown, self.own.name, "their exact in-neighbourhood", self.own.again(call))
+        count = sum(numbers.numel() for numbers in seeds.values())
+        return Verification("neighbourhood", count, _count_edges(self.call, kept), **found)
+
+    def _part(self, kept: Kept, reason: str) -> Verification:
+        call = partial(self.call.restricted, _on_device(self.call, kept))
+        expected = self.own(call)
+        pairs = pairs_of(on_a_part(self.engine, call), expected)
+        where = f"{_count_edges(self.call, kept):,} drawn edges"
+        found = compare(pairs, torch.empty(0), self.own.name, where, self.own.again(call))
+        count = sum(numbers.numel() for space, numbers in kept.items() if space.startswith("N"))
+        return Verification("subgraph", count, _count_edges(self.call, kept), reason=reason, **found)
+
+
+def _sizes(inputs: Inputs) -> dict[str, int]:
+    """The size of every space."""
+    return {
         dim: tensor.size(axis)
         for tensor, dims in zip(inputs.tensors, inputs.dims, strict=True)
         for axis, dim in enumerate(dims)
         if isinstance(dim, str)
     }
+
+
+def _typed(inputs: Inputs, upstream: int) -> TypedInputs | str:
+    """The call with its relations; the reason where it is not clear which nodes an edge list is between."""
+    sizes = _sizes(inputs)
     relations, whole = [], False
     for leaf in inputs.graphs():
         space = str(inputs.dims[leaf][1])
@@ -174,16 +257,17 @@ def _ends(space: str, sizes: dict[str, int]) -> tuple[str, str] | None:
     return ("N:src", "N:dst") if nodes == {"N:src", "N:dst"} else None
 
 
-def _rows_of_kinds(output: Any, sizes: dict[str, int]) -> list[str | None]:
+def _rows_of_kinds(output: Any, sizes: dict[str, int], nodes: Mapping[str, Tensor]) -> list[str | None]:
     """For every tensor of the output the space of its rows: by its key, else by its number of rows."""
+    counts = {s: nodes[s].numel() if s in nodes else size for s, size in sizes.items() if s.startswith("N")}
     found: list[str | None] = []
     for path, leaf in pytree.tree_flatten_with_path(output)[0]:
         if not isinstance(leaf, Tensor):
             continue
         rows = leaf.size(0) if leaf.dim() else -1
         keys = [f"N:{getattr(key, 'key', '')}" for key in path]
-        matching = [key for key in keys if sizes.get(key) == rows]
-        matching = matching or [s for s, size in sizes.items() if s.startswith("N") and size == rows]
+        matching = [key for key in keys if counts.get(key) == rows]
+        matching = matching or [space for space, count in counts.items() if count == rows]
         found.append(matching[0] if len(matching) == 1 else None)
     return found
 
@@ -245,45 +329,8 @@ def _numbers(inside: Kept) -> Kept:
     return {space: mask.nonzero().view(-1) for space, mask in inside.items()}
 
 
-def _compare_rows(
-    call: TypedInputs,
-    output: Any,
-    forward: Forward,
-    model: Forward,
-    kept: Kept,
-    seeds: Kept,
-    rows: list[str | None],
-    name: str,
-) -> Verification:
-    """Forward on the neighbourhood, compared at the seeds."""
-    expected = _attempt(call, forward, kept)
-    if isinstance(expected, Exception):
-        return failed(expected)
-    exact = in_float64(model, call.restricted(_on_device(call, kept)))
-    found = []
-    both = zip(leaves(output), leaves(expected), rows, strict=True)
-    for leaf, (ours, theirs, space) in enumerate(both):
-        if space is not None and theirs.dim() and theirs.size(0) == kept[space].numel():
-            at = torch.searchsorted(kept[space], seeds[space])
-            pair = Pair(ours[seeds[space].to(ours.device)], theirs, at, leaf)
-            found.append(compare([pair], seeds[space], name, "their exact in-neighbourhood", exact))
-    count = sum(numbers.numel() for numbers in seeds.values())
-    worst, allowed, amplified = (
-        max((item[key] for item in found), default=0.0) for key in ("worst", "allowed", "amplified")
-    )
-    return Verification("neighbourhood", count, _count_edges(call, kept), worst, allowed, amplified=bool(amplified))
-
-
-def _compare_drawn(
-    call: TypedInputs,
-    forward: Forward,
-    model: Forward,
-    engine: Forward,
-    generator: torch.Generator,
-    reason: str,
-    name: str,
-) -> Verification:
-    """Forward and engine on some edges of every relation, compared at all rows."""
+def _drawn(call: TypedInputs, generator: torch.Generator) -> Kept:
+    """Some edges of every relation, and the nodes on them."""
     most = max(single.SUBGRAPH_EDGES // len(call.relations), 1)
     inside = {s: torch.zeros(n, dtype=torch.bool) for s, n in call.sizes.items() if s.startswith("N")}
     edges: Kept = {}
@@ -295,26 +342,7 @@ def _compare_drawn(
                 inside[space][numbers.cpu()[drawn]] = True
     if call.whole:
         inside = {space: torch.ones_like(mask) for space, mask in inside.items()}
-    kept = {**edges, **_numbers(inside)}
-    expected = _attempt(call, forward, kept)
-    if isinstance(expected, Exception):
-        return failed(expected)
-    args, kwargs = part = call.restricted(_on_device(call, kept))
-    pairs = pairs_of(engine(*args, **kwargs), expected)
-    where, exact = f"{_count_edges(call, kept):,} drawn edges", in_float64(model, part)
-    found = compare(pairs, torch.empty(0), name, where, exact)
-    count = sum(numbers.numel() for space, numbers in kept.items() if space.startswith("N"))
-    return Verification("subgraph", count, _count_edges(call, kept), reason=reason, **found)
-
-
-def _attempt(call: TypedInputs, forward: Forward, kept: Kept) -> Any:
-    """Forward on a part of the graph; the exception where the user's code raises one."""
-    args, kwargs = call.restricted(_on_device(call, kept))
-    try:
-        with torch.no_grad():
-            return forward(*args, **kwargs)
-    except Exception as error:  # the user's code may raise anything; it is reported, not hidden
-        return error
+    return {**edges, **_numbers(inside)}
 
 
 def _on_device(call: TypedInputs, kept: Kept) -> Kept:

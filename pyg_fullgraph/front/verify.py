@@ -7,6 +7,10 @@ in :math:`S_L` gives, at the seeds, what forward on the whole graph gives. Where
 in a social network reach everything), or where a model reads all nodes at once, the engine and the model's
 forward are both run on a small induced subgraph, and all rows are compared.
 
+A model may look at a node's number, or fail on a part of the graph, so that its forward on renumbered nodes is not what
+it is on the whole graph. So before a result is refused, and where the forward failed, the comparison is made with fewer
+and fewer assumptions (`first_that_agrees`): all nodes with fewer edges, then, if it is small enough, the whole graph.
+
 Everything here works on plain callables: what is compared may be anything that takes the arguments of
 forward.
 """
@@ -15,14 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.front.compare import Pair, compare, leaves, pairs_of
+from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
+from pyg_fullgraph.front.compare import Pair, compare, leaves, pairs_of, side_by_side
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
-from pyg_fullgraph.front.own import Forward, flows, in_float64, untouched
+from pyg_fullgraph.front.own import Forward, Own, flows
 
 SEEDS = 8
 BUDGET = 200_000
@@ -82,6 +88,10 @@ class Inputs:
         ]
         return int(sizes[0]) if sizes else 0
 
+    def copied(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns the arguments with copies of all tensors: a forward may write into them."""
+        return self.rebuild([tensor.clone() for tensor in self.tensors])
+
     def restricted(self, edges: Tensor, nodes: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the arguments for some of the edges, renumbered to some of the nodes.
 
@@ -105,42 +115,8 @@ class Inputs:
                     tensor = tensor.index_select(axis, nodes)
             if i in graphs and place is not None:
                 tensor = place[tensor.long()].to(tensor.dtype)
-            tensors.append(tensor)
+            tensors.append(tensor.clone() if tensor is self.tensors[i] else tensor)
         return self.rebuild(tensors)
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What was compared, and how close it was.
-
-    Attributes:
-        how: ``"neighbourhood"``, ``"subgraph"`` or ``"none"``.
-        nodes: how many rows were compared.
-        edges: how many edges the model's forward ran on.
-        worst: the largest difference found.
-        allowed: the largest difference allowed.
-        reason: why not the exact neighbourhood, or why nothing was compared.
-        amplified: whether the model amplifies rounding; ``worst`` is then the distance to float64.
-    """
-
-    how: str
-    nodes: int = 0
-    edges: int = 0
-    worst: float = 0.0
-    allowed: float = 0.0
-    reason: str = ""
-    amplified: bool = False
-
-    def __str__(self) -> str:
-        if self.how == "none":
-            return f"not verified: {self.reason}"
-        where = "their exact neighbourhood" if self.how == "neighbourhood" else "an induced subgraph"
-        because = f" ({self.reason})" if self.reason else ""
-        return (
-            f"verified {self.nodes:,} nodes against the model's forward on {where}, {self.edges:,} "
-            f"edges{because}: largest difference {self.worst:.1e}, allowed {self.allowed:.1e}"
-            + (", from the model in float64, since it amplifies rounding" if self.amplified else "")
-        )
 
 
 def verify(
@@ -157,6 +133,7 @@ def verify(
     budget: int = BUDGET,
     seed: int = 0,
     senders: Collection[int] | None = None,
+    writes: bool = False,
 ) -> Verification:
     """Compares rows of a result with the model's own forward.
 
@@ -175,6 +152,7 @@ def verify(
         budget: the largest number of edges to run the model's forward on.
         seed: of the random choice of nodes.
         senders: rows of the edge list that messages come from, where they are known.
+        writes: whether forward changes something that outlives the call, see `Own`.
 
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
@@ -184,101 +162,88 @@ def verify(
         return Verification("none", reason="more than one node or edge type")
     rows = num_nodes if nodes is None else nodes.numel()
     if rows == 0:
-        return Verification("none", reason="no rows")
+        return Verification("none", reason=NO_ROWS)
     senders = flows(forward) if senders is None else set(senders)
     if senders == {1}:
         inputs = replace(inputs, upstream=1)
-    model, forward = forward, untouched(forward)
     edge_index = inputs.tensors[graphs[0]]
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
+    by_node = [leaf.dim() > 0 and leaf.size(0) == rows for leaf in leaves(output)]
+    check = _Check(inputs, output, Own(forward, name, writes), engine, nodes, by_node, edge_index, budget)
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(senders) > 1:
         reason = "layers send messages in both directions of an edge"
-    if not reason:
-        reached = in_neighborhood(edge_index, targets, hops, num_nodes, budget, inputs.upstream)
-        if reached is None:
-            reason = f"their neighbourhood has more than {budget:,} edges"
-        elif not _by_node(output, rows):
-            reason = "the output has no row per node"
-        else:
-            return _compare_rows(inputs, output, forward, model, reached, chosen, targets, rows, name)
-    limit = min(budget, SUBGRAPH_EDGES)
-    return _compare_subgraph(inputs, forward, model, engine, targets[:1], reason, name, limit)
+    if not reason and not any(by_node):
+        reason = "the output has no row per node"
+    if reason:
+        return check.on_a_subgraph(targets[:1], reason)
+    reached = in_neighborhood(edge_index, targets, hops, num_nodes, budget, inputs.upstream)
+    if reached is None:
+        return check.on_a_subgraph(targets[:1], f"their neighbourhood has more than {budget:,} edges")
+    found = check.on_the_neighbourhood(*reached, chosen, targets)
+    if found.how == "neighbourhood" and not all(by_node):  # it says nothing of rows that are no nodes
+        check.on_a_subgraph(targets[:1], "")
+    return found
 
 
-def _compare_rows(
-    inputs: Inputs,
-    output: Any,
-    forward: Forward,
-    model: Forward,
-    reached: tuple[Tensor, Tensor],
-    chosen: Tensor,
-    targets: Tensor,
-    rows: int,
-    name: str,
-) -> Verification:
-    """Forward on the neighbourhood, compared at the targets."""
-    edges, around = reached
-    expected, kept = _run_restricted(inputs, forward, edges, around)
-    if isinstance(expected, Exception):
-        return failed(expected)
-    at = targets if kept is None else torch.searchsorted(around, targets)
-    num = inputs.num_nodes() if kept is None else around.numel()
-    pairs = []
-    for leaf, (ours, theirs) in enumerate(zip(leaves(output), leaves(expected), strict=True)):
-        if ours.dim() > 0 and theirs.dim() > 0 and ours.size(0) == rows and theirs.size(0) == num:
-            pairs.append(Pair(ours[chosen.to(ours.device)], theirs, at, leaf))
-    exact = in_float64(model, inputs.restricted(edges, kept))
-    found = compare(pairs, targets, name, "their exact in-neighbourhood", exact)
-    return Verification("neighbourhood", targets.numel(), edges.numel(), **found)
+@dataclass(frozen=True)
+class _Check:
+    """One comparison, see `verify`; `by_node` tells which tensors of the output have one row per node."""
 
+    inputs: Inputs
+    output: Any
+    own: Own
+    engine: Forward
+    nodes: Tensor | None
+    by_node: list[bool]
+    edge_index: Tensor
+    budget: int
 
-def _compare_subgraph(
-    inputs: Inputs,
-    forward: Forward,
-    model: Forward,
-    engine: Forward,
-    start: Tensor,
-    reason: str,
-    name: str,
-    limit: int,
-) -> Verification:
-    """Forward and engine on a small induced subgraph, compared at all its nodes."""
-    edge_index = inputs.tensors[inputs.graphs()[0]]
-    edges, around = small_subgraph(edge_index, start, inputs.num_nodes(), limit)
-    expected, kept = _run_restricted(inputs, forward, edges, around)
-    if isinstance(expected, Exception):
-        return failed(expected)
-    call = inputs.restricted(edges, kept)
-    args, kwargs = call
-    pairs = pairs_of(engine(*args, **kwargs), expected)
-    shown = around if kept is not None else torch.arange(inputs.num_nodes())
-    found = compare(pairs, shown, name, f"a subgraph of {edges.numel():,} edges", in_float64(model, call))
-    return Verification("subgraph", around.numel(), edges.numel(), reason=reason, **found)
+    def on_the_neighbourhood(self, edges: Tensor, around: Tensor, chosen: Tensor, targets: Tensor) -> Verification:
+        """The chosen rows compared with forward on these edges, and on the nodes around them or all nodes."""
+        parts = (around, None)
+        tries = [partial(self._rows, edges, kept, chosen, targets) for kept in parts]
+        return first_that_agrees([*tries, *self._whole("")])
 
+    def on_a_subgraph(self, start: Tensor, reason: str) -> Verification:
+        """Forward and engine compared on a few edges around a node, and the nodes on them or all nodes."""
+        limit = min(self.budget, SUBGRAPH_EDGES)
+        edges, around = small_subgraph(self.edge_index, start, self.inputs.num_nodes(), limit)
+        tries = [partial(self._part, edges, kept, reason) for kept in (around, None)]
+        return first_that_agrees([*tries, *self._whole(reason)])
 
-def _run_restricted(inputs: Inputs, forward: Forward, edges: Tensor, around: Tensor) -> tuple[Any, Tensor | None]:
-    """Forward on some edges, renumbered; a model with one parameter per node gets all nodes instead."""
-    failure: Exception | None = None
-    for nodes in (around, None):
-        args, kwargs = inputs.restricted(edges, nodes)
-        try:
-            with torch.no_grad():
-                return forward(*args, **kwargs), nodes
-        except Exception as error:  # the user's code may raise anything; it is reported, not hidden
-            failure = failure or error
-    return failure, None
+    def _whole(self, reason: str) -> list[Attempt]:
+        """The comparison on the whole graph, where it takes neither too long nor too much memory."""
+        if max(self.edge_index.size(1), self.inputs.num_nodes()) > self.budget:
+            return []
 
+        def rows(leaf: int, theirs: Tensor) -> Tensor | None:
+            per_node = self.by_node[leaf] and theirs.dim() > 0 and theirs.size(0) == self.inputs.num_nodes()
+            return self.nodes if per_node else None
 
-def _by_node(output: Any, rows: int) -> bool:
-    """Whether some tensor of the output has one row per node."""
-    return any(leaf.dim() > 0 and leaf.size(0) == rows for leaf in leaves(output))
+        call = self.inputs.copied
+        return [partial(whole, self.own, call, self.output, rows, self.edge_index.size(1), reason)]
 
+    def _rows(self, edges: Tensor, kept: Tensor | None, chosen: Tensor, targets: Tensor) -> Verification:
+        call = partial(self.inputs.restricted, edges, kept)
+        both = side_by_side(self.output, self.own(call))
+        at = targets if kept is None else torch.searchsorted(kept, targets)
+        num = self.inputs.num_nodes() if kept is None else kept.numel()
+        pairs = [
+            Pair(ours[chosen.to(ours.device)], theirs, at, leaf)
+            for leaf, (ours, theirs) in enumerate(both)
+            if self.by_node[leaf] and theirs.dim() > 0 and theirs.size(0) == num
+        ]
+        found = compare(pairs, targets, self.own.name, "their exact in-neighbourhood", self.own.again(call))
+        return Verification("neighbourhood", targets.numel(), edges.numel(), **found)
 
-def failed(error: Exception) -> Verification:
-    """Nothing was compared: the model's forward raised this on a part of the graph."""
-    lines = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return Verification("none", reason=f"the model's forward fails on a part of the graph: {what}")
+    def _part(self, edges: Tensor, kept: Tensor | None, reason: str) -> Verification:
+        call = partial(self.inputs.restricted, edges, kept)
+        expected = self.own(call)
+        pairs = pairs_of(on_a_part(self.engine, call), expected)
+        shown = kept if kept is not None else torch.arange(self.inputs.num_nodes())
+        where = f"a subgraph of {edges.numel():,} edges"
+        found = compare(pairs, shown, self.own.name, where, self.own.again(call))
+        return Verification("subgraph", shown.numel(), edges.numel(), reason=reason, **found)

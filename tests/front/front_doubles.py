@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import Data
 
 from pyg_fullgraph.capture.signature import bind
-from pyg_fullgraph.front.verify import Inputs, Verification, verify
+from pyg_fullgraph.front.attempts import Verification
+from pyg_fullgraph.front.verify import Inputs, verify
 
 NUM_NODES, NUM_EDGES, COLUMNS = 40, 150, 6
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch_geometric.nn import HeteroConv, SAGEConv, SignedConv
 
 from pyg_fullgraph.errors import FullGraphMismatch
+from pyg_fullgraph.front.attempts import Verification
 from pyg_fullgraph.front.typed import _typed, neighborhood, verify
-from pyg_fullgraph.front.verify import Inputs, Verification
+from pyg_fullgraph.front.verify import Inputs
 
 SIZES = {"paper": 40, "author": 25}
 WRITES, CITES, REV = ("author", "writes", "paper"), ("paper", "cites", "paper"), ("paper", "rev", "author")
@@ -123,9 +124,13 @@ def test_says_why_nothing_was_compared() -> None:
     x_dict, edges = graph()
     unknown = inputs_of(x_dict, edges)
     named = Inputs(unknown.tensors, [*unknown.dims[:2], (2, "E:a"), (2, "E:b"), (2, "E:c")], unknown.rebuild)
-    assert "which nodes 'E:a' is between" in check(Net().eval(), Net().eval(), named).reason
+    model = Net().eval()
+    found = check(model, model, named)
+    assert found.how == "whole" and "which nodes 'E:a' is between" in found.reason
+    found = check(model, model, named, budget=55)
+    assert found.how == "none" and "which nodes 'E:a' is between" in found.reason
     empty = inputs_of({**x_dict, "author": torch.randn(0, 6)}, {key: e[:, :0] for key, e in edges.items()})
-    assert "a kind of nodes is empty" in check(Net().eval(), Net().eval(), empty).reason
+    assert "a kind of nodes is empty" in check(model, model, empty).reason
 
 
 def test_a_relation_without_edges_is_kept() -> None:
@@ -137,10 +142,45 @@ def test_a_relation_without_edges_is_kept() -> None:
 
 def test_a_forward_that_fails_on_a_part_is_reported() -> None:
     class Picky(Net):
+        whole = False
+
         def forward(self, x_dict: dict[str, Tensor], edge_index_dict: dict[Any, Tensor]) -> dict[str, Tensor]:
             assert x_dict["paper"].size(0) == SIZES["paper"], "not my graph"
+            assert not self.whole, "not my graph"
             return super().forward(x_dict, edge_index_dict)
 
     model = Picky().eval()
-    found = check(model, model, inputs_of(*graph()), hops=0)
+    assert check(model, model, inputs_of(*graph())).how == "neighbourhood"  # with all nodes
+    model.whole = True
+    found = check(model, lambda *args: Net.forward(model, *args), inputs_of(*graph()), budget=55)
     assert found.how == "none" and "not my graph" in found.reason
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_rows_of_asked_nodes_are_compared(kind: str) -> None:
+    model, inputs = Net().eval(), inputs_of(*graph())
+    nodes = {f"N:{kind}": torch.tensor([SIZES[kind] - 1, 3, 3])}
+
+    def asked(shift: int) -> Any:
+        def run(*args: Any) -> Any:
+            out = model(*args)
+            return {key: x.roll(shift, 0)[nodes[f"N:{key}"]] if f"N:{key}" in nodes else x for key, x in out.items()}
+
+        return run
+
+    found = check(model, asked(0), inputs, nodes=nodes)
+    assert (found.how, found.nodes) == ("neighbourhood", 3 + 8)
+    with pytest.raises(FullGraphMismatch):
+        check(model, asked(1), inputs, nodes=nodes)
+
+
+def test_numbers_of_nodes_keep_all_nodes() -> None:
+    class Numbered(Net):
+        def forward(self, x_dict: dict[str, Tensor], edge_index_dict: dict[Any, Tensor]) -> dict[str, Tensor]:
+            signs = {key: (torch.arange(x.size(0)) % 2).view(-1, 1) for key, x in x_dict.items()}
+            return super().forward({key: x * signs[key] for key, x in x_dict.items()}, edge_index_dict)
+
+    model = Numbered().eval()
+    assert check(model, model, inputs_of(*graph())).how == "neighbourhood"
+    with pytest.raises(FullGraphMismatch):
+        check(model, lambda *args: {key: x + 0.1 for key, x in model(*args).items()}, inputs_of(*graph()))

@@ -11,9 +11,11 @@ from torch_geometric.nn import GCNConv, SAGEConv
 from torch_geometric.nn.models import GCN
 
 from pyg_fullgraph.errors import FullGraphMismatch
-from pyg_fullgraph.front.compare import compare, pairs_of
+from pyg_fullgraph.front.attempts import Verification
+from pyg_fullgraph.front.compare import Again, compare, pairs_of
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
-from pyg_fullgraph.front.verify import Inputs, Verification, verify
+from pyg_fullgraph.front.own import Unsteady
+from pyg_fullgraph.front.verify import Inputs, verify
 from tests.graphs import NASTY
 
 COLUMNS = 5
@@ -165,12 +167,12 @@ def test_the_message_names_node_column_values_and_tolerance() -> None:
 
 
 def test_too_few_hops_would_not_agree() -> None:
-    """The neighbourhood is no larger than it must be: one hop less gives other numbers."""
+    """The neighbourhood is no larger than it must be: one hop less gives other numbers, and only the whole agrees."""
     torch.manual_seed(1)
     x, edge_index = random_graph(60, 300)
     model = Recorded(Net().eval())
-    with pytest.raises(FullGraphMismatch):
-        verify(inputs_of(x, edge_index), model(x, edge_index), forward=model, engine=model, hops=1)
+    found = verify(inputs_of(x, edge_index), model(x, edge_index), forward=model, engine=model, hops=1)
+    assert (found.how, found.nodes, found.edges) == ("whole", 60, 300)
 
 
 def test_unknown_depth_follows_all_edges() -> None:
@@ -212,8 +214,10 @@ def test_graph_wide_statistics_take_the_subgraph() -> None:
     output = model(x, edge_index)
     result = verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2, global_reduction=True)
     assert (result.how, result.reason) == ("subgraph", "a value is reduced over all nodes")
+    result = verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2)
+    assert result.how == "whole"  # the neighbourhood disagreed
     with pytest.raises(FullGraphMismatch):
-        verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2)
+        verify(inputs_of(x, edge_index), output + 0.1, forward=model, engine=model, hops=2)
 
 
 def test_one_row_for_the_whole_graph_takes_the_subgraph() -> None:
@@ -241,9 +245,113 @@ def test_a_forward_that_fails_on_parts_says_so() -> None:
             raise RuntimeError("all edges\nor none")
         return x
 
-    result = verify(inputs_of(x, edge_index), x, forward=fails, engine=fails, hops=1)
+    assert verify(inputs_of(x, edge_index), x, forward=fails, engine=fails, hops=1).how == "whole"
+    result = verify(inputs_of(x, edge_index), x, forward=fails, engine=fails, hops=1, budget=299)
     assert result.how == "none"
     assert "RuntimeError: all edges" in str(result) and "or none" not in str(result)
+
+
+def test_a_forward_that_fails_on_the_very_call_is_a_finding() -> None:
+    x, edge_index = random_graph()
+
+    def fails(x: Tensor, edge_index: Tensor) -> Tensor:
+        raise IndexError("index 3 is out of bounds")
+
+    with pytest.raises(FullGraphMismatch, match="forward itself raises IndexError: index 3"):
+        verify(inputs_of(x, edge_index), x, forward=fails, engine=lambda x, e: x, hops=1)
+
+
+def test_too_little_memory_is_no_finding() -> None:
+    x, edge_index = random_graph()
+
+    def fails(x: Tensor, edge_index: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    assert verify(inputs_of(x, edge_index), x, forward=fails, engine=lambda x, e: x, hops=1).how == "none"
+
+
+@pytest.mark.parametrize("nodes", [None, torch.tensor([299, 3, 3])], ids=["all", "nodes"])
+def test_numbers_of_nodes_keep_all_nodes(nodes: Tensor | None) -> None:
+    x, edge_index = random_graph()
+    conv = SAGEConv(COLUMNS, 3).eval()
+    model = Recorded(lambda x, e: conv(torch.where(torch.arange(x.size(0)).view(-1, 1) < 120, x, -x), e))
+    output = model(x, edge_index) if nodes is None else model(x, edge_index)[nodes]
+    # beyond the budget of the whole, all nodes with fewer edges is the last way
+    options: dict[str, Any] = {"forward": model, "engine": model, "hops": 1, "nodes": nodes, "budget": 200}
+    assert verify(inputs_of(x, edge_index), output, **options).how == "neighbourhood"
+    assert model.sizes[-1][0] == 300 and model.sizes[-1][1] < 100
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), output + 0.1, **options)
+
+
+def test_rows_that_are_no_nodes_are_compared_too() -> None:
+    x, edge_index = random_graph()
+    model = Recorded(lambda x, e: (x, x[e[0]] * 2, torch.ones(3)))
+    output = model(x, edge_index)
+    options: dict[str, Any] = {"forward": model, "hops": 1}
+    assert verify(inputs_of(x, edge_index), output, engine=model, **options).how == "neighbourhood"
+    for wrong in ((1.0, 1.1, 1.0), (1.0, 1.0, 1.1)):
+        broken = lambda *args, by=wrong: tuple(a * b for a, b in zip(model(*args), by, strict=True))  # noqa: E731
+        with pytest.raises(FullGraphMismatch):
+            verify(inputs_of(x, edge_index), broken(x, edge_index), engine=broken, **options)
+
+
+@pytest.mark.parametrize("steps", [1e-1, 1e3])
+def test_a_forward_that_moves_is_refused(steps: float) -> None:
+    """Its own runs must not set the tolerance; small and large moves alike."""
+    x, edge_index = random_graph()
+    calls: list[int] = []
+
+    class Moves(Net):
+        def forward(self, *args: Tensor) -> Tensor:
+            calls.append(1)
+            return super().forward(*args) * (1 + steps * len(calls))
+
+    model = Moves().eval()
+    with torch.no_grad():
+        output = model(x, edge_index)
+    with pytest.raises(Unsteady, match="another result at every call"):
+        verify(inputs_of(x, edge_index), output, forward=model, engine=model, hops=2)
+
+
+def test_what_a_forward_leaves_behind_is_seen() -> None:
+    """A counter on the model is put back after each run, so that one run tells nothing."""
+
+    class Counts(Net):
+        count = 0
+
+        def forward(self, *args: Tensor) -> Tensor:
+            self.count += 1
+            return super().forward(*args) * self.count
+
+    model, (x, edge_index) = Counts().eval(), random_graph()
+    with torch.no_grad():
+        output = Net.forward(model, x, edge_index)
+    options: dict[str, Any] = {"forward": model, "engine": model, "hops": 2}
+    assert verify(inputs_of(x, edge_index), output, **options).how == "neighbourhood"
+    with pytest.raises(Unsteady):
+        verify(inputs_of(x, edge_index), output, writes=True, **options)
+    assert model.count == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda out: out.double(), lambda out: (out, out), lambda out: out.to(torch.complex64)],
+    ids=["type", "two", "complex"],
+)
+def test_other_types_and_numbers_of_tensors_are_caught(wrong: Any) -> None:
+    x, edge_index = random_graph()
+    model = Recorded(Net().eval())
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), wrong(model(x, edge_index)), forward=model, engine=model, hops=2)
+
+
+def test_imaginary_parts_are_compared() -> None:
+    x, edge_index = random_graph()
+    model = Recorded(lambda x, e: torch.complex(x, x))
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), torch.complex(x, -x), forward=model, engine=model, hops=0)
+    assert verify(inputs_of(x, edge_index), torch.complex(x, x), forward=model, engine=model, hops=0).worst == 0
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -316,7 +424,14 @@ def test_overflow_excuses_nothing() -> None:
     theirs, exact = torch.tensor([[1.0], [float("inf")]]), torch.tensor([[1.0], [1e39]], dtype=torch.float64)
     ours = torch.tensor([[9.0], [float("inf")]])
     with pytest.raises(FullGraphMismatch):
-        compare(pairs_of(ours, theirs), torch.arange(2), "Model", "a part", lambda: [exact])
+        compare(pairs_of(ours, theirs), torch.arange(2), "Model", "a part", Again(lambda: None, lambda: [exact]))
+
+
+def test_amplified_rounding_is_bounded() -> None:
+    exact = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    theirs, ours = torch.tensor([[1.5], [2.0]]), torch.tensor([[1.0], [2.3]])
+    with pytest.raises(FullGraphMismatch):  # ten times 0.5 would allow anything
+        compare(pairs_of(ours, theirs), torch.arange(2), "Model", "a part", Again(lambda: None, lambda: [exact]))
 
 
 def test_float64_is_not_asked_where_it_cannot_run() -> None:

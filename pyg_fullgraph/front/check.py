@@ -1,0 +1,112 @@
+"""Whether a traced call was compared with the model's own forward, and when it is compared again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_fullgraph.capture.signature import Signature
+from pyg_fullgraph.front.attempts import NO_ROWS, Verification
+from pyg_fullgraph.front.senders import senders
+from pyg_fullgraph.front.typed import verify
+from pyg_fullgraph.front.verify import Inputs
+from pyg_fullgraph.ir import needs_all_rows
+from pyg_fullgraph.ir.ends import pairs_of_ends
+from pyg_fullgraph.runtime import Compiled
+from pyg_fullgraph.runtime.restrict import gathering_steps
+from pyg_fullgraph.runtime.results import node_space
+
+
+class Check:
+    """The verification of one traced call. Nothing is set before the comparison has succeeded.
+
+    What was refused is compared again at every call, until a comparison passes; so is a call whose check was
+    interrupted. Where nothing could be compared, which may take as long as a comparison, it is tried again at the next
+    call, then at every second, fourth, eighth.
+    """
+
+    def __init__(self) -> None:
+        self.passed = False
+        self._unable = 0
+        self._wait = 0
+
+    def due(self, mode: str) -> bool:
+        """Whether this call has to be compared: `mode` is "auto", "always" or "off"."""
+        if mode == "auto" and not self.passed:
+            self._wait = max(self._wait - 1, 0)
+            return self._wait == 0
+        return mode == "always"
+
+    def run(self, compare: Callable[[], Verification]) -> Verification:
+        """What `compare` found; raises what it raises, and then nothing counts as compared."""
+        self.passed, self._wait = False, 0
+        found = compare()
+        if found.how != "none":
+            self.passed, self._unable = True, 0
+        elif found.reason != NO_ROWS:
+            self._wait, self._unable = 2**self._unable, self._unable + 1
+        return found
+
+    @staticmethod
+    def note(found: Verification) -> str:
+        """What users are told of it: that nothing was compared; empty where something was."""
+        return f"{found}; its results are not checked" if found.how == "none" and found.reason != NO_ROWS else ""
+
+
+def compared(
+    model: torch.nn.Module,
+    signature: Signature,
+    compiled: Compiled,
+    tensors: list[Tensor],
+    result: Any,
+    engine: Callable[..., Any],
+    nodes: Any,
+) -> Verification:
+    """Compares a result with the model's own forward.
+
+    Args:
+        model: the model.
+        signature, tensors: the call.
+        compiled: what was run for it.
+        result: what that gave.
+        engine: runs the same program for other arguments of forward.
+        nodes: of which nodes the result has rows, as the engine was given it.
+
+    Raises:
+        FullGraphMismatch: they differ.
+    """
+    program = compiled.program
+    dims, numbered = [leaf.dims for leaf in signature.leaves], pairs_of_ends(program)
+    return verify(
+        Inputs(tensors, dims, signature.call, ends=[numbered.get(name, ()) for name in signature.names]),
+        result,
+        forward=model,
+        engine=engine,
+        hops=gathering_steps(compiled),
+        global_reduction=needs_all_rows(program, compiled.schedule),
+        nodes=numbers_of(nodes, program.space_name(node_space(program))),
+        name=type(model).__name__,
+        senders=senders(program),
+    )
+
+
+def numbers_of(nodes: Any, space: str) -> dict[str, Tensor] | None:
+    """Which node each row of a result belongs to, by space.
+
+    Args:
+        nodes: what the engine was given: None, numbers or a mask, or a dictionary of them by type.
+        space: that numbers and a mask count.
+    """
+    if nodes is None:
+        return None
+    if isinstance(nodes, dict):
+        return {f"N:{kind}": _numbers(item) for kind, item in nodes.items()}
+    return {space: _numbers(nodes)}
+
+
+def _numbers(nodes: Any) -> Tensor:
+    numbers = torch.as_tensor(nodes)
+    return numbers.nonzero().view(-1) if numbers.dtype == torch.bool else numbers.long().view(-1)
