@@ -10,8 +10,9 @@ layers gave silently wrong graphs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
 from torch._functorch import config as functorch_config
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from pyg_fullgraph.capture.clean import clean, drop_dead
@@ -166,6 +167,7 @@ def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) 
         for attempt in (failed, second):
             for problem in attempt.last_problems():
                 second.watch.problems.add_unless_known(problem)
+        second.watch.problems.update(failed.watch.problems)  # the same ones, but for what luck decides
         return second.watch.problems
     finally:
         second.error = None
@@ -204,7 +206,7 @@ class _Trace:
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
         names = (scatter_names(), sparse_names(self.watch), reading(self.watch))
         with contextlib.ExitStack() as stack:
-            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad()):
+            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad(), collector_paused()):
                 stack.enter_context(context)
             for name in uncache(self.model):
                 self.notes.append(
@@ -228,6 +230,20 @@ class _Trace:
         if self.watch.guessed and not only_in_a_trace(self.error):
             return []
         return [explain_failure(self.error, self.tracker, self.model, self.watch.count)]
+
+    def _forgotten(self, constants: dict[str, Any], graph: fx.Graph) -> list[Problem]:
+        """Values of the trace that torch took for constants, since it had forgotten how they were computed."""
+        return [
+            Problem(
+                "a value that the forward computed",
+                "was forgotten by torch's tracer, so nothing that follows from it would be right",
+                f"Please report this model, with torch {torch.__version__}.",
+                node.meta["place"],
+                node.meta["number"],
+            )
+            for node in graph.nodes
+            if node.op == "get_attr" and isinstance(constants[node.target], FakeTensor)
+        ]
 
     def look_at(self, graph: fx.Graph) -> Functionalized:
         """Make the graph functional, or its beginning, and write down the problems of its operators."""
@@ -321,7 +337,7 @@ class _Trace:
         parameters = set(placeholders[: len(self.real)])
         constants = {node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"}
         drop_dead(graph)
-        problems = numbers_to_tensors(graph, self.fake)
+        problems = self._forgotten(constants, graph) + numbers_to_tensors(graph, self.fake)
         if not self.watch.problems and not problems:
             clean(graph, self.env, constants, parameters)
         problems += sizes_from_values(graph, origins(graph, parameters), self._symbols())
@@ -362,6 +378,23 @@ class _Trace:
         remaining = iter(nodes)
         leaves = [self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)]
         return pytree.tree_unflatten(leaves, self.output_spec)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """No run of Python's cycle collector, whoever makes cycles: the forward, a layer, torch.
+
+    Where C++ alone holds a tensor (an operand inside `einsum`) and a cycle that nobody needs holds its Python object,
+    the collector clears the weak references to that object. Torch finds by them how a value was computed: torch 2.6
+    then takes the value for a constant.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def rename(node: fx.Node, name: str) -> None:

@@ -131,7 +131,7 @@ class Watch(TorchFunctionMode):
             real = not question.is_integer
             what = f"a number found in the data ({question})"
             return self.guess_or_refuse(1.0 if real else 1, what, "is used as a plain number of Python", NUMBER_ADVICE)
-        frames = list(inside_forward())
+        frames = list(inside_forward())[1:]  # without this one, whose list would hold itself
         answer = harmless_answer(frames[frames.index(frame) :])
         if answer is None:
             return self.guess_or_refuse(False, "a decision of Python", *_DECIDES)

@@ -6,6 +6,8 @@ call.
 
 from __future__ import annotations
 
+from typing import List  # noqa: UP035  torch 2.6 makes no schema of list[Tensor]
+
 import torch
 from torch import Tensor
 
@@ -181,7 +183,7 @@ def message_reduce(
     negative_slope: float = 0.0,
     shift: float = 0.0,
     weight: Tensor | None = None,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """`ops.message_reduce`, the names of the reductions with commas between them (schemas know no list of strings)."""
     return list(
         messages.message_reduce(

@@ -4,8 +4,12 @@ model.
 
 from __future__ import annotations
 
+import gc
 import operator
+import sys
 import time
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ import torch
 import torch_geometric.nn as gnn
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pyg_fullgraph.capture import Traced, bind, trace
 from pyg_fullgraph.capture.operators import OpaqueAggregation
@@ -264,3 +269,70 @@ def test_three_layers_are_traced_in_three_seconds(name: str) -> None:
     started = time.process_time()
     capture(model, _gcn()[1])
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize("case_id", ["GCNConv", "RGCNConv-blocks", "GATConv", "m.PNA"])
+def test_a_trace_leaves_no_frames_behind(case_id: str) -> None:
+    """A frame in a cycle keeps all that the frames around it hold, the user's tensors among them."""
+    trace_case(BY_ID[case_id])  # what is made once per process
+    gc.collect()
+    debug, running = gc.get_debug(), gc.isenabled()
+    gc.disable()
+    try:
+        trace_case(BY_ID[case_id])
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [item.f_code.co_name for item in gc.garbage if isinstance(item, FrameType)]
+    finally:
+        gc.set_debug(debug)
+        gc.garbage.clear()
+        if running:
+            gc.enable()
+    assert not left
+
+
+class _Einsum(torch.nn.Module):
+    """Its product's operands are held by C++ alone while the product is traced; `between` runs in the forward."""
+
+    def __init__(self, between: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self.between = between
+        self.weight = torch.nn.Parameter(torch.randn(4, 4, 2))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+        self.between(h)
+        return torch.einsum("abc,bcd->abd", h.view(-1, 4, 4), self.weight)
+
+
+def cycles_of_frames(h: Tensor) -> None:
+    """Garbage that holds the tensors of all callers, as much of it as makes Python collect many times."""
+    for _ in range(200):
+        cycle: list[Any] = [sys._getframe()]
+        cycle.append(cycle)
+
+
+def test_garbage_of_the_forward_costs_no_value() -> None:
+    module = _Einsum(cycles_of_frames).eval()
+    args = (torch.randn(9, 16), TRACE_GRAPH[1])
+    before = gc.get_threshold()
+    gc.set_threshold(10)
+    try:
+        traced = capture(module, args)
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
+    assert_equal(replay(module, traced, args), eager(module, args))
+
+
+def test_a_value_that_the_tracer_forgot_is_refused() -> None:
+    """It would be a constant made of memory that nobody wrote."""
+
+    def forget(h: Tensor) -> None:
+        mode = get_proxy_mode()
+        if mode is not None:
+            del mode.tracer.tensor_tracker[h]
+
+    with pytest.raises(CaptureError, match="forgotten by torch's tracer") as caught:
+        capture(_Einsum(forget).eval(), (torch.randn(9, 16), TRACE_GRAPH[1]))
+    assert "test_trace.py" in str(caught.value)
