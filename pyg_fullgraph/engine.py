@@ -13,6 +13,7 @@ from torch import Tensor
 from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
+from pyg_fullgraph.capture.sparse import assembled
 from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
@@ -378,7 +379,7 @@ class Engine:
                 limits,
                 self._workers,
             )
-            result = not_cached(run.run(), structure, tensors)
+            result = assembled(not_cached(run.run(), structure, tensors))
             structure.measured = tuple(run.seconds)
         finally:
             home.close()

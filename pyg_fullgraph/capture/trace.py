@@ -35,7 +35,7 @@ from pyg_fullgraph.capture.scalars import numbers_to_tensors
 from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
 from pyg_fullgraph.capture.shims import adapted, uncache
 from pyg_fullgraph.capture.signature import Leaf, Signature
-from pyg_fullgraph.capture.sparse import SPARSE, sparse_names
+from pyg_fullgraph.capture.sparse import SPARSE, sparse_names, taken_apart
 from pyg_fullgraph.capture.standins import STAND_INS
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
@@ -295,7 +295,7 @@ class _Trace:
             vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
         args, kwargs = self.signature.call(list(tensors[len(self.real) :]))
         result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
-        leaves, self.output_spec = pytree.tree_flatten(result)
+        leaves, self.output_spec = pytree.tree_flatten(taken_apart(result))
         recorded = []
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, (Tensor, torch.SymInt, torch.SymFloat)):

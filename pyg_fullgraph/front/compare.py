@@ -98,8 +98,22 @@ def differ(one: Any, other: Any) -> bool:
 
 
 def leaves(output: Any) -> list[Tensor]:
-    """The tensors of a result."""
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    """The tensors of a result; of a sparse matrix, where its entries are (duplicates merged), and their values."""
+    found: list[Tensor] = []
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            found += [leaf] if leaf.layout == torch.strided else _entries(leaf)
+    return found
+
+
+def has_matrix(output: Any) -> bool:
+    """Whether a sparse matrix is among the results: its columns are nodes as well."""
+    return any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in pytree.tree_leaves(output))
+
+
+def _entries(matrix: Tensor) -> list[Tensor]:
+    merged = matrix.to_sparse_coo().coalesce()
+    return [merged.indices(), merged.values()]
 
 
 def compare(pairs: list[Pair], nodes: Tensor | list[Tensor], name: str, where: str, again: Again) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.front import verify as single
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
-from pyg_fullgraph.front.compare import Pair, compare, pairs_of, side_by_side
+from pyg_fullgraph.front.compare import Pair, compare, has_matrix, pairs_of, side_by_side
 from pyg_fullgraph.front.own import Forward, Own, flows
 from pyg_fullgraph.front.verify import Inputs
 
@@ -125,6 +125,7 @@ def verify(
     reason = "a value is reduced over all nodes" if global_reduction else ""
     reason = reason or ("layers send messages in both directions of an edge" if len(directions) > 1 else "")
     reason = reason or ("numbers of nodes are computed with" if call.whole else "")
+    reason = reason or ("a sparse matrix is returned" if has_matrix(output) else "")
     if not reason:
         found = check.on_the_neighbourhood(generator, hops)
         if not isinstance(found, str):
@@ -171,7 +172,8 @@ class _Check:
 
     def on_all(self, reason: str) -> list[Attempt]:
         """The comparison on the whole graph, where it takes neither too long nor too much memory."""
-        if max(self.sizes.values(), default=0) > self.budget:
+        too_large = max(self.sizes.values(), default=0) > self.budget
+        if too_large or (self.nodes and has_matrix(self.output)):
             return []
         edges = sum(self.inputs.tensors[i].size(1) for i in self.inputs.graphs())
         call = self.inputs.copied
@@ -263,6 +265,9 @@ def _rows_of_kinds(output: Any, sizes: dict[str, int], nodes: Mapping[str, Tenso
     found: list[str | None] = []
     for path, leaf in pytree.tree_flatten_with_path(output)[0]:
         if not isinstance(leaf, Tensor):
+            continue
+        if leaf.layout != torch.strided:  # see `compare.leaves`
+            found += [None, None]
             continue
         rows = leaf.size(0) if leaf.dim() else -1
         keys = [f"N:{getattr(key, 'key', '')}" for key in path]

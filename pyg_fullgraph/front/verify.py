@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
-from pyg_fullgraph.front.compare import Pair, compare, leaves, pairs_of, side_by_side
+from pyg_fullgraph.front.compare import Pair, compare, has_matrix, leaves, pairs_of, side_by_side
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
 from pyg_fullgraph.front.own import Forward, Own, flows
 
@@ -175,6 +175,8 @@ def verify(
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(senders) > 1:
         reason = "layers send messages in both directions of an edge"
+    if not reason and has_matrix(output):
+        reason = "a sparse matrix is returned"
     if not reason and not any(by_node):
         reason = "the output has no row per node"
     if reason:
@@ -216,7 +218,8 @@ class _Check:
 
     def _whole(self, reason: str) -> list[Attempt]:
         """The comparison on the whole graph, where it takes neither too long nor too much memory."""
-        if max(self.edge_index.size(1), self.inputs.num_nodes()) > self.budget:
+        too_large = max(self.edge_index.size(1), self.inputs.num_nodes()) > self.budget
+        if too_large or (self.nodes is not None and has_matrix(self.output)):
             return []
 
         def rows(leaf: int, theirs: Tensor) -> Tensor | None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pyg_fullgraph import ops
+from pyg_fullgraph.capture.sparse import returns_matrix
 from pyg_fullgraph.graph.order import inverse
 from pyg_fullgraph.graph.reuse import misses
 from pyg_fullgraph.graph.validate import in_range
@@ -50,6 +51,9 @@ class Orders:
         ]
         self.renumbering: Renumbering | None = None
         self.reason = ""
+        if returns_matrix(program.outputs):
+            self.reason = "a sparse matrix is returned"
+            return
         try:
             self.renumbering = renumber(program, self.numbers)
         except NotRenumberable as reason:

@@ -50,9 +50,16 @@ def rows_of(tree: Any, nodes: Tensor | None, rows: int | None) -> Any:
 
     def pick(leaf: Any) -> Any:
         whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and (rows is None or leaf.shape[0] == rows)
-        return leaf.index_select(0, nodes.to(leaf.device)) if whole else leaf
+        return _selected(leaf, nodes.to(leaf.device)) if whole else leaf
 
     return torch.utils._pytree.tree_map(pick, tree)
+
+
+def _selected(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows, also of a sparse matrix: torch selects rows of COO alone."""
+    if tensor.layout in (torch.strided, torch.sparse_coo):
+        return tensor.index_select(0, rows)
+    return tensor.to_sparse_coo().index_select(0, rows).to_sparse(layout=tensor.layout)
 
 
 def not_cached(result: Any, structure: Structure, inputs: list[Tensor]) -> Any:

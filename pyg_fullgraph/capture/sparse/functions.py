@@ -119,6 +119,14 @@ def _product(a: Any, b: Any, reduce: str = "sum") -> Any:
     return a.product(b, reduce) if is_matrix(a) else b.__rmatmul__(a)
 
 
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """`nn.Linear` on features that are a sparse matrix, or with a weight that is one."""
+    if is_matrix(bias) or weight.dim() != 2 or (not is_matrix(x) and x.dim() != 2):
+        return NotImplemented
+    product = _product(x, weight.t())
+    return product if bias is None else product + bias
+
+
 def _product_and_sum(base: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     if is_matrix(base):
         return NotImplemented
@@ -184,6 +192,7 @@ FUNCTIONS |= {
     Tensor.__radd__: lambda a, b: _sum_of(b, a),
     torch.sub: _difference_of,
     torch.div: lambda a, b: a / b if is_matrix(a) else NotImplemented,
+    torch.nn.functional.linear: _linear,
     torch.t: _method("t"),
     torch.transpose: _method("transpose"),
     torch.sum: _method("sum"),

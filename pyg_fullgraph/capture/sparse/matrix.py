@@ -4,13 +4,15 @@ It holds the entries as they were given: one index per sparse dimension, and the
 matrix works on the entries, duplicates or not; what looks at the values of its elements merges duplicates first.
 Products are a gather, a weight and a reduction, which the compiler makes one kernel of.
 
-It passes for a tensor (`isinstance(a, Tensor)`), and refuses with the user's line what it does not know.
+It is a tensor without memory of its own (`isinstance(a, Tensor)`, also for torch's C++), and refuses with the user's
+line what it does not know: functions of torch by `__torch_function__`, and whatever gets past that (operators called by
+their name, `torch.autograd.Function`, compiled extensions) by `__torch_dispatch__`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,11 +27,16 @@ ADVICE = (
 _LAYOUTS = {"coo": torch.sparse_coo, "csr": torch.sparse_csr, "csc": torch.sparse_csc}
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "amax", "max": "amax", "amin": "amin", "min": "amin"}
 
+if TYPE_CHECKING:
+    _Base: TypeAlias = object  # its methods take less than those of a tensor, and say what they do not know
+else:
+    _Base = Tensor
+
 Handler = Callable[..., Any]
 FUNCTIONS: dict[Any, Handler] = {}  # function of torch -> what it does with a matrix among its arguments
 
 
-class Matrix:
+class Matrix(_Base):
     """The entries of a sparse matrix.
 
     Args:
@@ -43,6 +50,13 @@ class Matrix:
         compressed: row pointers of a csr, column pointers of a csc matrix, where they are known.
     """
 
+    @staticmethod
+    def __new__(
+        cls, watch: Watch, kind: str, indices: tuple[Tensor, ...], value: Tensor, *args: Any, **kwargs: Any
+    ) -> Matrix:
+        make: Any = Tensor._make_wrapper_subclass
+        return make(cls, (), dtype=value.dtype, device=value.device)
+
     def __init__(
         self,
         watch: Watch,
@@ -54,28 +68,24 @@ class Matrix:
         exact: bool = True,
         compressed: Tensor | None = None,
     ) -> None:
+        super().__init__()
         self._watch, self._kind, self._entry, self._value, self._size = watch, kind, indices, value, tuple(size)
         self._coalesced, self._exact, self._compressed = coalesced, exact, compressed
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return Tensor
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        leaves = torch.utils._pytree.tree_leaves((args, kwargs), is_leaf=is_matrix)
-        one = next(leaf for leaf in leaves if is_matrix(leaf))
         handler = FUNCTIONS.get(func)
         result = handler(*args, **kwargs) if handler is not None else NotImplemented
-        return one.refuse(getattr(func, "__name__", str(func))) if result is NotImplemented else result
+        return _among(args, kwargs).refuse(_name(func)) if result is NotImplemented else result
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or not hasattr(Tensor, name):
-            raise AttributeError(name)
-        return self.refuse(name)
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _among(args, kwargs or {}).refuse(_name(func))
 
     def refuse(self, name: str) -> Any:
         """Write down that an operation is not known for a sparse matrix.
@@ -282,7 +292,8 @@ class Matrix:
         """What changes nothing about the values."""
         return self
 
-    detach = clone = contiguous = cpu = requires_grad_ = itself
+    detach = clone = contiguous = cpu = requires_grad_ = __deepcopy__ = itself
+    data = property(itself)
 
     # Arithmetic -----------------------------------------------------------------------------------------------
 
@@ -374,8 +385,19 @@ class Matrix:
 
 
 def is_matrix(item: Any) -> bool:
-    """True for a `Matrix`, which tells everybody else that it is a tensor."""
-    return issubclass(type(item), Matrix)
+    """True for a `Matrix`, which to everybody else is a tensor."""
+    return isinstance(item, Matrix)
+
+
+def _among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Matrix:
+    """The first matrix among the arguments of a function."""
+    return next(leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if is_matrix(leaf))
+
+
+def _name(func: Any) -> str:
+    """What a function of torch is called; of an attribute, its own name and not `__get__`."""
+    owner = getattr(func, "__self__", None)
+    return str(getattr(owner if getattr(func, "__name__", "") == "__get__" else func, "__name__", func))
 
 
 def combine(matrix: Matrix, x: Tensor, reduce: str) -> Tensor:
