@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pyg_fullgraph.ir.fused import FUSED, TO_ROWS, At, operands
+from pyg_fullgraph.ir.matrices import matrices_in, numbered_by
 from pyg_fullgraph.ir.program import Dim, Program, Ref, Size, Value, packet_of
 
 aten = torch.ops.aten
@@ -43,9 +44,12 @@ class Use:
 
 
 def uses(program: Program) -> Iterator[Use]:
-    """Every use of an integer value as an index, in the order of execution."""
+    """Every use of an integer value as an index, in the order of execution; then those of matrices that are returned."""
     for value in program:
         yield from uses_by(program, value)
+    for matrix in matrices_in(program.outputs):
+        for index, size in numbered_by(matrix):
+            yield Use(index.name, index.name, _number(size), True)
 
 
 def uses_by(program: Program, value: Value) -> Iterator[Use]:

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from pyg_fullgraph import ops
-from pyg_fullgraph.capture.sparse import returns_matrix
 from pyg_fullgraph.graph.order import inverse
 from pyg_fullgraph.graph.reuse import misses
 from pyg_fullgraph.graph.validate import in_range
 from pyg_fullgraph.ir import Program
 from pyg_fullgraph.ir.ends import ends
 from pyg_fullgraph.ir.forms import NotRenumberable
+from pyg_fullgraph.ir.matrices import matrices_in
 from pyg_fullgraph.ir.renumber import Renumbering, node_spaces, renumber
 from pyg_fullgraph.plan import StepCost
 from pyg_fullgraph.plan.locality import COPY, EXPECTED, Reuse, Work, cache_rows
@@ -51,7 +51,7 @@ class Orders:
         ]
         self.renumbering: Renumbering | None = None
         self.reason = ""
-        if returns_matrix(program.outputs):
+        if matrices_in(program.outputs):
             self.reason = "a sparse matrix is returned"
             return
         try:
