@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.attempts import Verification
 from pyg_fullgraph.front.check import Check, compared
 from pyg_fullgraph.front.ordinary import ordinary_layers
+from pyg_fullgraph.front.own_rows import own_forward, without_nodes
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.passes import cut, optimise
 from pyg_fullgraph.plan import StepCost, measure_machine, predict
@@ -31,7 +33,8 @@ from pyg_fullgraph.runtime.kept import Kept, Key
 from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
 from pyg_fullgraph.runtime.release import released
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
-from pyg_fullgraph.runtime.results import copied, node_numbers, node_space, not_cached, rows_of
+from pyg_fullgraph.runtime.results import copied, not_cached
+from pyg_fullgraph.runtime.selection import Nodes, OutputRows
 from pyg_fullgraph.runtime.workers import Workers
 
 _VERIFY: dict[bool | str, str] = {
@@ -57,6 +60,7 @@ class _Captured:
     skipped: tuple[str, ...]
     program: Program
     compiled: Compiled
+    rows: OutputRows
     structures: Kept[Structure]
     arranged: Kept[tuple[Arrangement | None, str]]
     orders: Orders | None = None
@@ -146,7 +150,7 @@ class Engine:
     def __call__(
         self,
         *args: Any,
-        nodes: Tensor | None = None,
+        nodes: Any = None,
         progress: bool = False,
         out: Tensor | None = None,
         **kwargs: Any,
@@ -155,8 +159,8 @@ class Engine:
 
         Args:
             args, kwargs: as for the model's forward.
-            nodes: rows wanted, int64 [M] or bool [N]; the work is restricted to their in-neighbourhood where the
-                model allows it. All rows if None.
+            nodes: rows wanted, int64 [M] or bool [N], or a dictionary of these by kind of node; the work is restricted
+                to their in-neighbourhood where the model allows it. All rows if None.
             progress: show a tqdm bar over supersteps and rows.
             out: tensor that the result is copied to (and returned), for a model that returns one tensor.
 
@@ -174,34 +178,29 @@ class Engine:
         """
         state = self._state.number(self.model)
         signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
-        if _without_nodes(signature, tensors):
-            return copied(out, self.model(*args, **kwargs))  # nothing to compute, and layers branch on it
-        sizes = signature.sizes(tensors)
-        rows = next((size for name, size in sizes.items() if name.startswith("N")), 0)
-        if not signature.decided:  # one node or one edge: nothing to gain, and sizes tell nothing
-            numbers = None if nodes is None else node_numbers(nodes, rows)
-            return copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
+        wanted, sizes = Nodes.of(nodes), signature.sizes(tensors)
+        own = functools.partial(own_forward, self.model, args, kwargs, wanted, signature, tensors)
+        if without_nodes(sizes) or not signature.decided:  # layers branch on it; one node or edge tells nothing
+            return copied(out, own())
         try:
             captured = self._capture(signature, state, tensors)
         except CaptureError as error:
             if self.fallback == "error":
                 raise
-            numbers = nodes.nonzero().view(-1) if nodes is not None and nodes.dtype == torch.bool else nodes
-            result = copied(out, rows_of(self.model(*args, **kwargs), numbers, None))
+            result = copied(out, own())
             self._note(f"ran the model's own forward: {error}")
             return result
         branch = captured.traced.differs(sizes)
         if branch is not None:
-            numbers = None if nodes is None else node_numbers(nodes, rows)
-            result = copied(out, rows_of(self.model(*args, **kwargs), numbers, rows))
+            result = copied(out, own())
             self._note(
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
             return result
-        result = self._ordered(captured, tensors, nodes, progress)
+        result = self._ordered(captured, tensors, wanted, progress)
         if captured.check.due(self.verify):
             with _MODELS:
-                self._verify(captured, tensors, result, nodes)
+                self._verify(captured, tensors, result, wanted)
         self._last = signature
         return copied(out, result)
 
@@ -213,7 +212,7 @@ class Engine:
                 return
         self.notes.append(text)
 
-    def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Tensor | None) -> None:
+    def _verify(self, captured: _Captured, tensors: list[Tensor], result: Any, nodes: Nodes | None) -> None:
         """Compare a few rows with the model's own forward; raises `FullGraphMismatch`."""
         signature = captured.signature
 
@@ -223,9 +222,12 @@ class Engine:
                 return self.model(*args, **kwargs)
             return self._run(captured, changed, None, False)  # in the given order: the graph is small
 
+        numbers = None
+        if nodes is not None:
+            numbers = nodes.on(captured.rows, self._structure(captured, tensors).size_of).by_space(captured.program)
         self.verification = None  # of this call, or of none
         self.verification = captured.check.run(
-            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, nodes)
+            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, numbers)
         )
         if note := Check.note(self.verification):
             self._note(note)
@@ -304,7 +306,7 @@ class Engine:
         compiled = Compiled(program, cut(program))
         for note in whole_notes(program, compiled.schedule, compiled.joined, costly=True):
             self._note(note)
-        return _Captured(signature, traced, sizes, skipped, program, compiled, Kept(), Kept())
+        return _Captured(signature, traced, sizes, skipped, program, compiled, OutputRows(program), Kept(), Kept())
 
     def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
         """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
@@ -319,7 +321,7 @@ class Engine:
         captured.structures.put(graph, structure)
         return structure
 
-    def _ordered(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
+    def _ordered(self, captured: _Captured, tensors: list[Tensor], nodes: Nodes | None, progress: bool) -> Any:
         """The result, computed with the nodes in another order where that was asked for and is possible."""
         if self.order is None or nodes is not None:
             return self._run(captured, tensors, nodes, progress)
@@ -353,15 +355,16 @@ class Engine:
             captured.arranged.put(graph, found)
         return found
 
-    def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Tensor | None, progress: bool) -> Any:
+    def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Nodes | None, progress: bool) -> Any:
         structure = self._structure(captured, tensors)
         leaves = captured.signature.leaves
         inputs = dict(zip((leaf.name for leaf in leaves), tensors, strict=True))
         limits, position = None, None
-        space = node_space(captured.program)
-        if nodes is not None:
-            nodes = node_numbers(nodes, int(structure.size_of(space)) if space is not None else 0)
-            cone = restrict(captured.program, captured.compiled, structure, inputs, nodes)
+        picked = None if nodes is None else nodes.on(captured.rows, structure.size_of)
+        if picked is not None:
+            cone = None
+            if picked.single is not None:
+                cone = restrict(captured.program, captured.compiled, structure, inputs, picked.single)
             if cone is not None:
                 structure, inputs, limits, position = cone.structure, cone.inputs, cone.limits, cone.position
         device = tensors[0].device if tensors else torch.device("cpu")
@@ -383,8 +386,7 @@ class Engine:
             structure.measured = tuple(run.seconds)
         finally:
             home.close()
-        rows = None if space is None else int(structure.size_of(space))
-        return rows_of(result, nodes if position is None else position, rows)
+        return result if picked is None else picked.rows_of(result, position)
 
 
 def _weights(traced: Traced) -> dict[str, str]:
@@ -400,12 +402,3 @@ def _autocast() -> tuple[Any, ...]:
     """Under autocast a forward casts other values, and so does its trace."""
     kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     return tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)
-
-
-def _without_nodes(signature: Signature, tensors: list[Tensor]) -> bool:
-    """True for the empty graph, and for one that lacks all nodes of some type."""
-    return any(
-        str(dim).startswith("N") and size == 0
-        for leaf, tensor in zip(signature.leaves, tensors, strict=True)
-        for dim, size in zip(leaf.dims, tensor.shape, strict=True)
-    )

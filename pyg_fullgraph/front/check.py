@@ -17,7 +17,6 @@ from pyg_fullgraph.ir import needs_all_rows
 from pyg_fullgraph.ir.ends import pairs_of_ends
 from pyg_fullgraph.runtime import Compiled
 from pyg_fullgraph.runtime.restrict import gathering_steps
-from pyg_fullgraph.runtime.results import node_space
 
 
 class Check:
@@ -63,7 +62,7 @@ def compared(
     tensors: list[Tensor],
     result: Any,
     engine: Callable[..., Any],
-    nodes: Any,
+    nodes: dict[str, Tensor] | None,
 ) -> Verification:
     """Compares a result with the model's own forward.
 
@@ -73,7 +72,7 @@ def compared(
         compiled: what was run for it.
         result: what that gave.
         engine: runs the same program for other arguments of forward.
-        nodes: of which nodes the result has rows, as the engine was given it.
+        nodes: space of nodes -> which of them the result has rows of; all where it is not there, and where it is None.
 
     Raises:
         FullGraphMismatch: they differ.
@@ -87,26 +86,7 @@ def compared(
         engine=engine,
         hops=gathering_steps(compiled),
         global_reduction=needs_all_rows(program, compiled.schedule),
-        nodes=numbers_of(nodes, program.space_name(node_space(program))),
+        nodes=nodes,
         name=type(model).__name__,
         senders=senders(program),
     )
-
-
-def numbers_of(nodes: Any, space: str) -> dict[str, Tensor] | None:
-    """Which node each row of a result belongs to, by space.
-
-    Args:
-        nodes: what the engine was given: None, numbers or a mask, or a dictionary of them by type.
-        space: that numbers and a mask count.
-    """
-    if nodes is None:
-        return None
-    if isinstance(nodes, dict):
-        return {f"N:{kind}": _numbers(item) for kind, item in nodes.items()}
-    return {space: _numbers(nodes)}
-
-
-def _numbers(nodes: Any) -> Tensor:
-    numbers = torch.as_tensor(nodes)
-    return numbers.nonzero().view(-1) if numbers.dtype == torch.bool else numbers.long().view(-1)

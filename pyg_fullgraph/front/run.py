@@ -19,6 +19,7 @@ from pyg_fullgraph.front.forward import Forward, forward_of, unwrap
 from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
 from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
+from pyg_fullgraph.runtime.selection import Nodes
 
 _SLOT = "_fullgraph_engines"
 _VERIFY = {"auto": "auto", "always": "always", "off": "off", True: "always", False: "off", None: "off"}
@@ -175,7 +176,7 @@ def run(
         tell_passed(prepared.model, prepared.call.passed)
         if isinstance(options.out, (str, Path)):
             check_target(options.out)
-        nodes = as_nodes(options.nodes, prepared)
+        nodes = Nodes.of(options.nodes)
         engine = engine_of(prepared, build)
         engine.verify = _VERIFY[options.verify]
         before = engine.verification, len(engine.notes)
@@ -235,45 +236,3 @@ def explain(
 def forget_engines(model: torch.nn.Module) -> None:
     """Drops the engines of a model, with their traces and cached structure."""
     vars(model).pop(_SLOT, None)
-
-
-def as_nodes(nodes: Any, prepared: Prepared) -> Tensor | None:
-    """Returns ``nodes=`` as int64 node numbers; a bool mask becomes the numbers of its true entries.
-
-    Raises:
-        InputError: if they are not whole numbers, or out of range.
-    """
-    if nodes is None:
-        return None
-    index = torch.as_tensor(nodes)
-    count = _num_nodes(prepared)
-    if index.dtype == torch.bool:
-        if count is not None and index.shape != (count,):
-            raise InputError(f"The mask nodes= has shape {list(index.shape)}, but there are {count:,} nodes.")
-        return index.nonzero().view(-1)
-    if index.numel() == 0:
-        return index.to(torch.int64).view(-1)
-    if index.is_floating_point() or index.is_complex() or index.dim() > 1:
-        raise InputError(
-            f"nodes= must be node numbers [M] or a mask [N] (got {index.dtype} of shape {list(index.shape)})."
-        )
-    index = index.to(torch.int64).view(-1)
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or (count is not None and high >= count):
-        raise InputError(
-            f"nodes= holds node {low if low < 0 else high}, but nodes are numbered 0 to {(count or 0) - 1:,}."
-        )
-    return index
-
-
-def _num_nodes(prepared: Prepared) -> int | None:
-    """How many nodes the call has, by its features."""
-    named = {
-        **dict(zip(prepared.forward.positional, prepared.call.args, strict=False)),
-        **prepared.call.kwargs,
-    }
-    value = named.get(prepared.forward.data or prepared.forward.features or "")
-    if isinstance(value, Tensor):
-        return value.size(0)
-    found = getattr(value, "num_nodes", None)
-    return found if isinstance(found, int) else None

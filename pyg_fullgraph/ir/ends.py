@@ -66,3 +66,9 @@ def pairs_of_ends(program: Program) -> dict[str, tuple[str | None, str | None] |
 def _integers(program: Program) -> list[Value]:
     inputs = [value for value in program if value.op == "input" and value.dtype not in (None, torch.bool)]
     return [value for value in inputs if value.dtype is not None and not value.dtype.is_floating_point]
+
+
+def numbered_by_edges(program: Program) -> set[Any]:
+    """The sizes, symbolic or plain numbers, of what the rows of edge lists `[2, E]` number."""
+    edges = {value.name for value in _integers(program) if len(value.shape) == 2 and value.shape[0] == 2}
+    return {use.size for use in uses(program) if any(name in edges for name, _ in origins(program, use.index))}

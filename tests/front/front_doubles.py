@@ -44,11 +44,13 @@ class EagerEngine:
         self.notes: list[str] = []
         type(self).built.append(self)
 
-    def __call__(self, *args: Any, nodes: Tensor | None = None, progress: bool = False, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, nodes: Any = None, progress: bool = False, **kwargs: Any) -> Any:
         self.calls.append((args, {"nodes": nodes, "progress": progress, **kwargs}))
         result = self.run(*args, **kwargs)
         if nodes is not None:
-            result = pytree.tree_map_only(Tensor, lambda tensor: tensor[nodes], result)
+            entries = nodes.entries
+            result = pytree.tree_map_only(Tensor, lambda tensor: tensor[entries], result)
+            nodes = entries.nonzero().view(-1) if entries.dtype == torch.bool else entries
         if self.verify == "always" or (self.verify == "auto" and self.verification is None):
             signature, tensors = bind(self.model, args, kwargs)
             self.verification = verify(

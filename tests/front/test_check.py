@@ -18,7 +18,7 @@ import pyg_fullgraph.front.check as check_module
 from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.attempts import NO_ROWS, Verification
-from pyg_fullgraph.front.check import Check, numbers_of
+from pyg_fullgraph.front.check import Check
 
 N, E = 60, 200
 
@@ -255,12 +255,3 @@ def test_nothing_found_is_tried_again_ever_more_seldom() -> None:
     assert check.note(none) and not check.note(Verification("none", reason=NO_ROWS))
     check.run(lambda: Verification("whole", 3))
     assert check.passed and not check.due("auto")
-
-
-def test_numbers_of_masks_and_dictionaries() -> None:
-    assert numbers_of(None, "N") is None
-    found = numbers_of({"paper": torch.tensor([True, False, True]), "author": [4]}, "")
-    assert found is not None and {key: item.tolist() for key, item in found.items()} == {
-        "N:paper": [0, 2],
-        "N:author": [4],
-    }
