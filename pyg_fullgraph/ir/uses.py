@@ -44,7 +44,7 @@ class Use:
 
 
 def uses(program: Program) -> Iterator[Use]:
-    """Every use of an integer value as an index, in the order of execution; then those of matrices that are returned."""
+    """Every use of an integer value as an index, as they run; last those by matrices that are returned."""
     for value in program:
         yield from uses_by(program, value)
     for matrix in matrices_in(program.outputs):
