@@ -197,7 +197,7 @@ class Engine:
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
             return result
-        result = self._ordered(captured, tensors, wanted, progress)
+        result = captured.traced.packing.of_simple(self._ordered(captured, tensors, wanted, progress))
         if captured.check.due(self.verify):
             with _MODELS:
                 self._verify(captured, tensors, result, wanted)
@@ -220,7 +220,8 @@ class Engine:
             smaller, changed = bind(self.model, args, kwargs, like=signature)
             if smaller.key != signature.key:
                 return self.model(*args, **kwargs)
-            return self._run(captured, changed, None, False)  # in the given order: the graph is small
+            result = self._run(captured, changed, None, False)  # in the given order: the graph is small
+            return captured.traced.packing.of_simple(result)
 
         numbers = None
         if nodes is not None:

@@ -10,6 +10,7 @@ layers gave silently wrong graphs.
 from __future__ import annotations
 
 import contextlib
+import enum
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
 from pyg_fullgraph.capture.problems import Problem, Problems
+from pyg_fullgraph.capture.returned import Packing, unpack
 from pyg_fullgraph.capture.scalars import numbers_to_tensors
 from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
 from pyg_fullgraph.capture.shims import adapted, uncache
@@ -44,6 +46,9 @@ from pyg_fullgraph.errors import CaptureError, InputError
 _ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
 
 REPLACEMENTS: dict[Any, Replacement] = {**STAND_INS, **SCATTER, **SPARSE}
+
+#: What is returned as it is, besides None.
+_CONSTANTS = (bool, int, float, complex, str, bytes, enum.Enum, torch.dtype, torch.device)
 
 _MOST_NODES = 2**31 - 1  # bounds that let a forward check `num_nodes * num_nodes` against int64
 _MOST_EDGES = 2**40
@@ -60,7 +65,9 @@ class Traced:
         param_names: placeholder name -> qualified name of the parameter, buffer or tensor attribute.
         input_names: placeholder name -> the leaf of the signature, in the order of its leaves.
         symbols: space name -> its size in the graph's shapes; an integer where the model fixes it.
-        outputs: the return value of forward with nodes in place of tensors (and symbolic numbers).
+        outputs: the return value of forward with nodes in place of tensors (and symbolic numbers), in tuples, lists and
+            dictionaries.
+        packing: makes of these the objects that forward returns.
         model_notes: what a user should know.
         constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
             nodes.
@@ -72,6 +79,7 @@ class Traced:
     input_names: dict[str, Leaf]
     symbols: dict[str, sympy.Expr]
     outputs: Any
+    packing: Packing = field(default_factory=lambda: Packing(0))
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
@@ -189,7 +197,8 @@ class _Trace:
         self.real = lifted_tensors(model)
         self.attributes = plain_tensors(model)
         self.notes: list[str] = []
-        self.output_spec: pytree.TreeSpec | None = None
+        self.packing = Packing(0)
+        self.parts: pytree.TreeSpec | None = None
         self.output_constants: dict[int, Any] = {}
         self.error: Exception | None = None
         self.graph: fx.Graph | None = None
@@ -295,19 +304,20 @@ class _Trace:
             vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
         args, kwargs = self.signature.call(list(tensors[len(self.real) :]))
         result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
-        leaves, self.output_spec = pytree.tree_flatten(taken_apart(result))
+        values, self.packing = unpack(result)
+        leaves, self.parts = pytree.tree_flatten([taken_apart(value) for value in values])
         recorded = []
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, (Tensor, torch.SymInt, torch.SymFloat)):
                 recorded.append(leaf)
-            elif leaf is None or isinstance(leaf, (bool, int, float, str)):
+            elif leaf is None or isinstance(leaf, _CONSTANTS):
                 self.output_constants[i] = leaf
             else:
                 self.watch.guess_or_refuse(
                     None,
                     f"a {type(leaf).__name__}",
                     f"is returned by {type(self.model).__name__}.forward and cannot be captured",
-                    "Return tensors, or tuples, lists, dicts and named tuples of tensors.",
+                    "Return tensors, or tuples, lists, dicts, named tuples and dataclasses of tensors.",
                 )
         return recorded
 
@@ -354,6 +364,7 @@ class _Trace:
             input_names={n.name: leaf for n, leaf in zip(placeholders[count:], self.signature.leaves, strict=True)},
             symbols=self._symbols(),
             outputs=self._outputs(graph),
+            packing=self.packing,
             model_notes=list(dict.fromkeys(self.notes)),
             assumed=self.watch.relied,
             constants={name: tensor.detach().clone() for name, tensor in constants.items() if name in used},
@@ -371,13 +382,13 @@ class _Trace:
         return symbols
 
     def _outputs(self, graph: fx.Graph) -> Any:
-        """The return value's tree with nodes as leaves."""
+        """The leaves of the return value as nodes and constants, in plain containers."""
         nodes = list(next(node for node in graph.nodes if node.op == "output").args[0])
-        assert self.output_spec is not None
         count = len(nodes) + len(self.output_constants)
         remaining = iter(nodes)
         leaves = [self.output_constants[i] if i in self.output_constants else next(remaining) for i in range(count)]
-        return pytree.tree_unflatten(leaves, self.output_spec)
+        assert self.parts is not None
+        return self.packing.simple(pytree.tree_unflatten(leaves, self.parts))
 
 
 @contextlib.contextmanager

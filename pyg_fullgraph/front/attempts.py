@@ -81,9 +81,12 @@ def first_that_agrees(attempts: Iterable[Attempt], otherwise: str = "there is no
             refused = refused or error
         except Incomparable as error:
             failure = failure or error
-    if refused is not None:
-        raise refused
-    return Verification("none", reason=otherwise if failure is None else _why(failure))
+    try:
+        if refused is not None:
+            raise refused
+        return Verification("none", reason=otherwise if failure is None else _why(failure))
+    finally:
+        del refused, failure  # an error keeps the frames it came through, and these the graph
 
 
 def whole(own: Own, call: Make, output: Any, rows: Rows, edges: int, reason: str = "") -> Verification:

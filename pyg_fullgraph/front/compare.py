@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.returned import unpack
 from pyg_fullgraph.errors import FullGraphMismatch
 
 #: How many times farther from float64 than the model's own forward a result may be: both are maxima of random errors.
@@ -77,7 +77,7 @@ def side_by_side(output: Any, expected: Any) -> list[tuple[Tensor, Tensor]]:
     Raises:
         FullGraphMismatch: there are not as many.
     """
-    ours, theirs = leaves(output), leaves(expected)
+    ours, theirs = tensors_of(output), tensors_of(expected)
     if len(ours) != len(theirs):
         raise FullGraphMismatch(f"The result has {len(ours)} tensors where forward returns {len(theirs)}. " + _ADVICE)
     return list(zip(ours, theirs, strict=True))
@@ -85,7 +85,7 @@ def side_by_side(output: Any, expected: Any) -> list[tuple[Tensor, Tensor]]:
 
 def differ(one: Any, other: Any) -> bool:
     """Whether two results of the same forward differ by more than what rounding in another order may do."""
-    both = leaves(one), leaves(other)
+    both = tensors_of(one), tensors_of(other)
     if len(both[0]) != len(both[1]):
         return True
     for a, b in zip(*both, strict=True):
@@ -97,10 +97,10 @@ def differ(one: Any, other: Any) -> bool:
     return False
 
 
-def leaves(output: Any) -> list[Tensor]:
+def tensors_of(output: Any) -> list[Tensor]:
     """The tensors of a result; of a sparse matrix, where its entries are (duplicates merged), and their values."""
     found: list[Tensor] = []
-    for leaf in pytree.tree_leaves(output):
+    for leaf in unpack(output)[0]:
         if isinstance(leaf, Tensor):
             found += [leaf] if leaf.layout == torch.strided else _entries(leaf)
     return found
@@ -108,7 +108,7 @@ def leaves(output: Any) -> list[Tensor]:
 
 def has_matrix(output: Any) -> bool:
     """Whether a sparse matrix is among the results: its columns are nodes as well."""
-    return any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in pytree.tree_leaves(output))
+    return any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in unpack(output)[0])
 
 
 def _entries(matrix: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.capture.modules import preserved
 from pyg_fullgraph.errors import FullGraphMismatch
-from pyg_fullgraph.front.compare import Again, Incomparable, differ, leaves
+from pyg_fullgraph.front.compare import Again, Incomparable, differ, tensors_of
 
 Forward = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -84,7 +84,7 @@ class Own:
             return []
         wide = Own(copy.deepcopy(self.module).double(), self.name)
         try:
-            return leaves(wide(lambda: pytree.tree_map(_widened, call())))
+            return tensors_of(wide(lambda: pytree.tree_map(_widened, call())))
         except OwnFailed:  # then its own type alone decides
             return []
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.returned import mapped
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
@@ -198,7 +198,7 @@ def _tell(prepared: Prepared, engine: Any, verification: Any, notes: int) -> Non
 def _delivered(result: Any, source: torch.device, options: Options) -> Any:
     """The result on the device asked for, and where ``out=`` says."""
     where = source if options.embedding_device is None else as_device(options.embedding_device)
-    result = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(where), result)
+    result = mapped(lambda leaf: leaf.to(where) if isinstance(leaf, Tensor) else leaf, result)
     if isinstance(options.out, Tensor):
         if not isinstance(result, Tensor) or result.shape != options.out.shape:
             found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

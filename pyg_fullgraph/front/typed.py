@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.returned import paths_of
 from pyg_fullgraph.front import verify as single
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
 from pyg_fullgraph.front.compare import Pair, compare, has_matrix, pairs_of, side_by_side
@@ -263,14 +263,14 @@ def _rows_of_kinds(output: Any, sizes: dict[str, int], nodes: Mapping[str, Tenso
     """For every tensor of the output the space of its rows: by its key, else by its number of rows."""
     counts = {s: nodes[s].numel() if s in nodes else size for s, size in sizes.items() if s.startswith("N")}
     found: list[str | None] = []
-    for path, leaf in pytree.tree_flatten_with_path(output)[0]:
+    for path, leaf in paths_of(output):
         if not isinstance(leaf, Tensor):
             continue
-        if leaf.layout != torch.strided:  # see `compare.leaves`
+        if leaf.layout != torch.strided:  # see `compare.tensors_of`
             found += [None, None]
             continue
         rows = leaf.size(0) if leaf.dim() else -1
-        keys = [f"N:{getattr(key, 'key', '')}" for key in path]
+        keys = [f"N:{key}" for key in path]
         matching = [key for key in keys if counts.get(key) == rows]
         matching = matching or [space for space, count in counts.items() if count == rows]
         found.append(matching[0] if len(matching) == 1 else None)

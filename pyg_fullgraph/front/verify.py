@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
-from pyg_fullgraph.front.compare import Pair, compare, has_matrix, leaves, pairs_of, side_by_side
+from pyg_fullgraph.front.compare import Pair, compare, has_matrix, pairs_of, side_by_side, tensors_of
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
 from pyg_fullgraph.front.own import Forward, Own, flows
 
@@ -170,7 +170,7 @@ def verify(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
-    by_node = [leaf.dim() > 0 and leaf.size(0) == rows for leaf in leaves(output)]
+    by_node = [leaf.dim() > 0 and leaf.size(0) == rows for leaf in tensors_of(output)]
     check = _Check(inputs, output, Own(forward, name, writes), engine, nodes, by_node, edge_index, budget)
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(senders) > 1:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.returned import paths_of, unpack
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.ir import Dim, Program, Ref
 from pyg_fullgraph.ir.ends import numbered_by_edges
@@ -109,11 +110,8 @@ class Picked:
 
     def rows_of(self, result: Any, position: Tensor | None = None) -> Any:
         """The rows asked for of a result; `position` says where they are where fewer than all were computed."""
-        leaves, spec = pytree.tree_flatten(result)
-        assert len(leaves) == len(self.axes)
-        return pytree.tree_unflatten(
-            [self._rows(leaf, axis, position) for leaf, axis in zip(leaves, self.axes, strict=True)], spec
-        )
+        leaves, packing = unpack(result)
+        return packing.pack([self._rows(leaf, axis, position) for leaf, axis in zip(leaves, self.axes, strict=True)])
 
     def _rows(self, leaf: Any, axis: Axis | None, position: Tensor | None) -> Any:
         if axis is None or axis[1] not in self.numbers:
@@ -195,15 +193,15 @@ def forward_axes(result: Any, sizes: Mapping[str, int], grown: Any = None) -> tu
         The axes, and the sizes of the spaces of nodes.
     """
     nodes = {space: size for space, size in sizes.items() if space.startswith("N")}
-    found = pytree.tree_flatten_with_path(result)[0]
+    found = paths_of(result)
     if not nodes:
         rows = [leaf.size(0) for _, leaf in found if isinstance(leaf, Tensor) and leaf.dim()]
         nodes = {"N": rows[0]} if rows else {}
-    others = pytree.tree_leaves(grown)
+    others = unpack(grown)[0]
     others = others if len(others) == len(found) else [None] * len(found)
     axes: list[Axis | None] = []
     for (path, leaf), other in zip(found, others, strict=True):
-        keys = [f"N:{getattr(key, 'key', '')}" for key in path]
+        keys = [f"N:{key}" for key in path]
         spaces = [key for key in keys if key in nodes] or list(nodes)
         axes.append(_axis_of(leaf, other, {space: nodes[space] for space in spaces}))
     return axes, nodes
