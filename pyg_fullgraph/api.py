@@ -18,7 +18,7 @@ from pyg_fullgraph.nn.function import as_module
 
 
 def inference(
-    model: torch.nn.Module,
+    model: torch.nn.Module | Callable[..., Any],
     *args: Any,
     device: torch.device | str | int | None = None,
     embedding_device: torch.device | str | None = None,
@@ -40,7 +40,7 @@ def inference(
 
     Args:
         model: any PyG model in evaluation mode; ``DistributedDataParallel`` and ``torch.compile`` wrappers
-            are opened.
+            are opened. Or a method bound to one, ``model.encode``.
         args: recognised by type, in any order: ``Data``, a ``NeighborLoader`` or another loader with
             ``.data`` (it is never iterated), node features ``[N, F]``, ``edge_index`` ``[2, E]`` or a sparse
             ``adj_t``, a device, its name or a rank. Further tensors go to the parameters of forward in order.

@@ -32,6 +32,7 @@ class Call:
         adjacency: the sparse matrix that the graph was passed as, or ``None`` for an edge list.
         source: where the features came from; results go there unless asked otherwise.
         passed: optional arguments that were taken from the data.
+        assumed: the features where the data has none, so that None is passed for them.
     """
 
     args: tuple[Any, ...]
@@ -39,6 +40,7 @@ class Call:
     adjacency: Adjacency | None = None
     source: torch.device = field(default_factory=lambda: torch.device("cpu"))
     passed: tuple[str, ...] = ()
+    assumed: str | None = None
 
 
 def fill(given: Given, forward: Forward, model: torch.nn.Module) -> Call:
@@ -53,20 +55,20 @@ def fill(given: Given, forward: Forward, model: torch.nn.Module) -> Call:
         InputError: if a required argument is missing, too many were passed, or sizes contradict each other.
     """
     values = dict(given.named)
-    adjacency = None
+    adjacency, assumed = None, None
     if forward.data is not None:
         if forward.data not in values:
             values[forward.data], adjacency = _whole(given, forward)
         passed: tuple[str, ...] = ()
     else:
         adjacency = _graph(values, given, forward, model)
-        _features(values, given, forward)
+        assumed = _features(values, given, forward)
         _positional(values, given, forward)
         passed = _optional(values, given, forward, model, adjacency)
     _require(values, given, forward)
     source = _first_device(values)
     args, kwargs = _arrange(_moved(values, given, forward, model), forward)
-    return Call(args, kwargs, adjacency, source, passed)
+    return Call(args, kwargs, adjacency, source, passed, assumed)
 
 
 def _whole(given: Given, forward: Forward) -> tuple[Any, Adjacency | None]:
@@ -182,23 +184,25 @@ def _layers(graph: Any, given: Given, model: torch.nn.Module, forward: Forward) 
     return [(graph, ids, (num_nodes, num_nodes)) for _ in range(count)]
 
 
-def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
-    """Puts the node features into ``values``."""
+def _features(values: dict[str, Any], given: Given, forward: Forward) -> str | None:
+    """Puts the node features into ``values``; returns their name where the data has none, and None is passed."""
     name = forward.features
     if name is None:
-        return
+        return None
     if name not in values and given.tensors:
         values[name] = given.tensors.pop(0)
     if name not in values:
+        usual = "x_dict" if name.endswith("_dict") else "x"
         found = _attribute(given.data, name)
-        found = _attribute(given.data, "x_dict" if name.endswith("_dict") else "x") if found is None else found
+        if found is None and usual not in forward.parameters:  # data.x is for the parameter of its own name
+            found = _attribute(given.data, usual)
         if found is None and not forward.required(name):
-            return
+            return None
+        if found is None and isinstance(given.data, Data) and (name == usual or usual not in forward.parameters):
+            values[name] = None
+            return name
         if found is None:
-            raise InputError(
-                f"{forward} needs node features '{name}', but none were passed and {_found(given.data)}. Set "
-                "data.x, or pass them: inference(model, x, data)."
-            )
+            raise InputError(no_features(forward, given))
         values[name] = found
     values[name] = _rows(values[name], given)
     expected = given.num_nodes
@@ -207,6 +211,16 @@ def _features(values: dict[str, Any], given: Given, forward: Forward) -> None:
         raise InputError(
             f"'{name}' has {rows.size(0):,} rows, but the graph has {expected:,} nodes. Pass one row per node."
         )
+    return None
+
+
+def no_features(forward: Forward, given: Given) -> str:
+    """What to say where the node features are missing."""
+    name = forward.features
+    return (
+        f"{forward} needs node features '{name}', but none were passed and {_found(given.data)}. Set "
+        f"data.{name}, or pass them: inference(model, {name}, data)."
+    )
 
 
 def _positional(values: dict[str, Any], given: Given, forward: Forward) -> None:
@@ -370,7 +384,9 @@ def _first_device(values: Mapping[str, Any]) -> torch.device:
 
 def _arrange(values: dict[str, Any], forward: Forward) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional arguments as far as they go without a gap, the rest by name."""
-    args = []
+    args: list[Any] = []
+    if forward.by_name:
+        return (), values
     for name in forward.positional:
         if name not in values:
             break

@@ -4,12 +4,16 @@ object."""
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch_geometric.data import Data, HeteroData
+
+from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.front.through import parameters_of
 
 _GRAPH_NAMES = ("edge_index", "adj_t", "adj", "adjs", "edges", "edge_index_dict", "adj_t_dict", "ei")
 _FEATURE_NAMES = [
@@ -31,6 +35,13 @@ _FEATURE_NAMES = [
 _DATA_NAMES = ("data", "batch", "graph", "g", "batched_data", "batch_data", "sample")
 _NO_VARIADIC = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+#: Names that say that an argument is no node features, whatever its place.
+_NO_FEATURES = re.compile(
+    r"(^|_)(edge|edges|adj|adjs|ei|index|indices|batch|ptr|mask|weight|weights|attr|type|types|etype|rel|relations?|size"
+    r"|sizes|num|pairs?|triplets?|labels?|t|time|times)(_|$)|^(pos|y|node_type|num_\w+)$"
+)
+_NO_GRAPH = re.compile(r"(^|_)(batch|ptr|mask|weight|attr|type|types|size|num|pos|y)(_|$)")
+
 #: Optional arguments of forward that are taken from the data when it has them.
 OPTIONAL_FROM_DATA = ("edge_weight", "edge_attr", "edge_type", "batch", "pos", "node_type", "ptr")
 
@@ -47,6 +58,7 @@ class Forward:
         graph: the parameter for the graph, or ``None``.
         features: the parameter for the node features, or ``None``.
         data: the parameter for a whole ``Data``; ``graph`` and ``features`` are ``None`` then.
+        by_name: whether what is handed on by a wrapper's forward is known by name.
     """
 
     owner: str
@@ -56,6 +68,7 @@ class Forward:
     graph: str | None
     features: str | None
     data: str | None
+    by_name: bool = False
 
     @property
     def layered(self) -> bool:
@@ -76,21 +89,31 @@ def forward_of(model: torch.nn.Module) -> Forward:
     Args:
         model: the model itself, without wrappers (:func:`unwrap`).
     """
-    signature = inspect.signature(model.forward)
     declared = getattr(getattr(model, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
     if declared is not None:
         parameters: dict[str, Any] = {name: inspect.Parameter.empty for name in declared}
         return _by_role(type(model).__name__, parameters, tuple(parameters), False, None)
-    named = {
-        name: parameter
-        for name, parameter in signature.parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    is_open = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
+    if getattr(model.forward, "__func__", None) is torch.nn.Module.forward:
+        raise InputError(_without_forward(model))
+    all_of_them, by_name = parameters_of(model.forward)
+    named = {p.name: p for p in all_of_them if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    is_open = any(p.kind == p.VAR_KEYWORD for p in all_of_them)
     positional = tuple(name for name, p in named.items() if p.kind in _NO_VARIADIC)
     whole = next((name for name, p in named.items() if _is_data(p.annotation)), None)
     defaults = {name: p.default for name, p in named.items()}
-    return _by_role(type(model).__name__, defaults, positional, is_open, whole)
+    return replace(_by_role(type(model).__name__, defaults, positional, is_open, whole), by_name=by_name)
+
+
+def _without_forward(model: torch.nn.Module) -> str:
+    """What to do with a model that has methods only."""
+    own = [name for cls in type(model).__mro__ if not cls.__module__.startswith("torch.") for name in vars(cls)]
+    methods = [n for n in dict.fromkeys(own) if not n.startswith("_") and n not in ("forward", "reset_parameters")]
+    methods = [name for name in methods if callable(getattr(model, name, None))]
+    example = "encode" if "encode" in methods else next(iter(methods), "method")
+    return (
+        f"{type(model).__name__} has no forward. Pass the method to run, bound to the model: "
+        f"inference(model.{example}, data)" + (f" (it has {', '.join(methods)})." if methods else ".")
+    )
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
@@ -124,10 +147,10 @@ def _by_role(
     if whole is not None:
         return Forward(owner, parameters, positional, is_open, None, None, whole)
     if graph is None and len(required) > 1:
-        graph = next((name for name in required[1:] if name not in _FEATURE_NAMES), None)
+        graph = next((name for name in required[1:] if name not in _FEATURE_NAMES and not _NO_GRAPH.search(name)), None)
     features = next((name for name in parameters if name in _FEATURE_NAMES), None)
     if features is None:
-        features = next((name for name in required if name != graph), None)
+        features = next((name for name in required if name != graph and not _NO_FEATURES.search(name)), None)
     return Forward(owner, parameters, positional, is_open, graph, features, None)
 
 

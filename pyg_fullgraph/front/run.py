@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data.data import BaseData
 
 from pyg_fullgraph.capture.returned import mapped
-from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.errors import FullGraphMismatch, GraphError, InputError
 from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
-from pyg_fullgraph.front.fill import Call, fill
+from pyg_fullgraph.front.fill import Call, fill, no_features
 from pyg_fullgraph.front.forward import Forward, forward_of, unwrap
 from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
 from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
+from pyg_fullgraph.front.through import is_method
+from pyg_fullgraph.nn.function import as_module
 from pyg_fullgraph.runtime.selection import Nodes
 
 _SLOT = "_fullgraph_engines"
@@ -147,7 +151,7 @@ def _target(
 
 
 def run(
-    model: torch.nn.Module,
+    model: Any,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     options: Options,
@@ -158,15 +162,14 @@ def run(
     """Runs ``inference(model, *args, **kwargs)``.
 
     Args:
-        model: any model, wrapped or not.
+        model: any model, wrapped or not, or a method bound to one.
         args, kwargs: see `prepare`.
         options: how to run.
         build: makes an engine for a model; it is kept on the model for later calls.
         instead_of_pyg: whether PyG's own ``inference()`` was meant, so that users are told of the
             differences.
     """
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"The first argument must be the model, a torch.nn.Module (got {type(model).__name__}).")
+    model = as_model(model)
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
         options = prepared.options
@@ -181,10 +184,51 @@ def run(
         engine.verify = _VERIFY[options.verify]
         before = engine.verification, len(engine.notes)
         try:
-            result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
+            with _perhaps_without_features(prepared):
+                result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
         finally:  # a note of a call that failed is not noted again
             _tell(prepared, engine, *before)
     return _delivered(result, prepared.call.source, options)
+
+
+def as_model(model: Any) -> torch.nn.Module:
+    """The model to run: a module, or a method bound to one (or another function) as a module, made once.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(model, torch.nn.Module):
+        return model
+    if not callable(model) or isinstance(model, (type, BaseData)):  # a Data can be called
+        raise InputError(
+            "The first argument must be the model, a torch.nn.Module, or a method of one such as model.encode (got "
+            f"{type(model).__name__})."
+        )
+    if not is_method(model):
+        holder = getattr(model, "__dict__", None)
+        return as_module(model) if holder is None else _kept(holder).get("as a module", lambda: as_module(model))
+    if type(model.__self__).forward is model.__func__:
+        return model.__self__
+    return _kept(vars(model.__self__)).get(model.__func__, lambda: as_module(model))
+
+
+def _kept(holder: dict[str, Any]) -> Engines:
+    return holder.setdefault(_SLOT, Engines())
+
+
+@contextmanager
+def _perhaps_without_features(prepared: Prepared) -> Iterator[None]:
+    """Says that features are missing where None was passed for them and the forward fails on it."""
+    try:
+        yield
+    except (InputError, GraphError, FullGraphMismatch):
+        raise
+    except Exception as error:
+        if prepared.call.assumed is None:
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = no_features(prepared.forward, prepared.given)
+        raise InputError(f"{text} With {prepared.call.assumed}=None: {lines[0]}") from error
 
 
 def _tell(prepared: Prepared, engine: Any, verification: Any, notes: int) -> None:
@@ -215,7 +259,7 @@ def engine_of(prepared: Prepared, build: Build) -> Any:
     Engines live on the model and die with it; a graph passed as a matrix has an engine of its own, on a
     `ValuedModel`.
     """
-    engines = vars(prepared.model).setdefault(_SLOT, Engines())
+    engines = _kept(vars(prepared.model))
     options, target = prepared.options, prepared.target
     named = {name: getattr(options, name) for name in ("threads", "home", "fallback", "order", "calls")}
     key: tuple[Any, ...] = (build, *named.values())
@@ -228,6 +272,7 @@ def explain(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, build: Build
 ) -> Any:
     """Returns the engine's report on a call of ``inference(model, *args, **kwargs)``, without running it."""
+    model = as_model(model)
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
         return engine_of(prepared, build).explain(*prepared.args, **prepared.kwargs)

@@ -458,10 +458,6 @@ def test_times_per_seed_are_refused(model: GraphSAGE, data: Data) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Data], tuple[tuple[Any, ...], dict[str, Any]]], str]] = {
     "no graph": (lambda d: ((d.x,), {}), "needs 'edge_index', but no graph was passed"),
-    "no features": (
-        lambda d: ((Data(edge_index=d.edge_index, num_nodes=NUM_NODES),), {}),
-        "needs node features 'x'",
-    ),
     "two graphs": (lambda d: ((d, d), {}), "second graph"),
     "unknown keyword": (lambda d: ((d,), {"edge_wieght": d.x}), "'edge_wieght' is neither an argument"),
     "unknown type": (lambda d: ((d, object()), {}), "type object was not understood"),
