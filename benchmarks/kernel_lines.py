@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter, softmax
 
 from pyg_fullgraph import ops
-from pyg_fullgraph.ops import memory
+from pyg_fullgraph.ops import memory, trusted
 
 HEADS = 4
 #: Kernel -> its name in torch.sparse.mm and in torch_scatter.
@@ -110,7 +110,7 @@ def sum_lines(p: Problem) -> list[Line]:
     half, half_weight = p.x.bfloat16(), p.weight.bfloat16()
     weighted = Line(
         "weighted sum",
-        lambda: ops.gather_reduce(p.x, p.src, p.rowptr, p.weight),
+        lambda: trusted.gather_reduce(p.x, p.src, p.rowptr, p.weight),
         p.row,
         product_peers(p, matrix, p.weight)
         | {"torch.sparse.mm sum": Peer(lambda: torch.sparse.mm(matrix, p.x, "sum"))}
@@ -118,7 +118,7 @@ def sum_lines(p: Problem) -> list[Line]:
     )
     short = Line(
         "weighted sum bfloat16",
-        lambda: ops.gather_reduce(half, p.src, p.rowptr, half_weight),
+        lambda: trusted.gather_reduce(half, p.src, p.rowptr, half_weight),
         p.row // 2,
         {"torch.sparse CSR @ x, float32": Peer(lambda: matrix @ p.x, exact=False)},
     )
@@ -127,7 +127,7 @@ def sum_lines(p: Problem) -> list[Line]:
         peers = {f"torch.sparse.mm {name}": Peer(lambda how=in_torch: torch.sparse.mm(ones, p.x, how))}
         if name == "sum":
             peers = product_peers(p, ones, None) | peers
-        ours: Run = lambda how=name: ops.gather_reduce(p.x, p.src, p.rowptr, reduce=how)  # noqa: E731
+        ours: Run = lambda how=name: trusted.gather_reduce(p.x, p.src, p.rowptr, reduce=how)  # noqa: E731
         lines.append(Line(name, ours, p.row, peers | scatter_peers(p, name, None)))
     return lines
 
@@ -191,14 +191,14 @@ def attention_lines(p: Problem) -> list[Line]:
     return [
         line(
             "attention, GAT",
-            lambda: ops.attention_additive(value, p.src, p.rowptr, p.score_src, p.score_dst),
+            lambda: trusted.attention_additive(value, p.src, p.rowptr, p.score_src, p.score_dst),
             lambda: leaky(p.score_src[src] + p.score_dst[dst]),
             3,
             row_bytes=p.row + HEADS * 4,
         ),
         line(
             "attention, GATv2",
-            lambda: ops.attention_gatv2(value, p.src, p.rowptr, value, value, att),
+            lambda: trusted.attention_gatv2(value, p.src, p.rowptr, value, value, att),
             lambda: (leaky(value[src] + value[dst]) * att).sum(-1),
             4,
             row_bytes=p.row,
@@ -206,7 +206,7 @@ def attention_lines(p: Problem) -> list[Line]:
         ),
         line(
             "attention, dot",
-            lambda: ops.attention_dot(value, p.src, p.rowptr, value, value, 0.2),
+            lambda: trusted.attention_dot(value, p.src, p.rowptr, value, value, 0.2),
             lambda: (value[src] * value[dst]).sum(-1) * 0.2,
             3,
             row_bytes=p.row,
@@ -221,7 +221,7 @@ def structure_lines(p: Problem) -> list[Line]:
     sort = Peer(lambda: torch.sort(shuffled, stable=True), exact=False)
     index = Peer(lambda: p.x[p.edge_index[0]], 1)
     return [
-        Line("gather", lambda: ops.gather(p.x, p.src), p.row, {"x[index]": index}),
+        Line("gather", lambda: trusted.gather(p.x, p.src), p.row, {"x[index]": index}),
         Line("csr", lambda: ops.csr(shuffled, p.nodes), 8, {"torch.sort": sort}),
     ]
 

@@ -151,9 +151,15 @@ bool csr(Address index, int index_type, int64_t edges, int64_t num_rows, Address
                  threads);
 }
 
+// The edges of these rows; -1 where a row would end before it starts. The kernels believe rowptr, so it is
+// read whole: no more than they read themselves.
 int64_t count_edges(Address rowptr, int64_t rows) {
   const int64_t* p = pointer<const int64_t>(rowptr);
-  return p[rows] - p[0];
+  bool falls = false;
+  for (int64_t row = 0; row < rows; ++row) falls |= p[row] > p[row + 1];
+  if (falls) return -1;
+  const uint64_t edges = static_cast<uint64_t>(p[rows]) - static_cast<uint64_t>(p[0]);
+  return edges > static_cast<uint64_t>(INT64_MAX) ? -1 : static_cast<int64_t>(edges);
 }
 
 const char* compiler() {

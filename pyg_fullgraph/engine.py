@@ -293,7 +293,7 @@ class Engine:
 
     def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> _Captured:
         try:
-            traced = trace(self.model, signature)
+            traced = trace(self.model, signature, signature.sizes(tensors))
         except CaptureError as error:
             self._refused[key] = error.problems
             raise
@@ -317,7 +317,10 @@ class Engine:
             return structure
         captured.traced.check(captured.signature.sizes(tensors))
         structure = Structure(captured.program, dict(zip(captured.signature.names, tensors, strict=True)))
+        sizes = captured.signature.sizes(tensors)
+        captured.traced.check_ranges(tensors, sizes)
         check_indices(captured.program, structure)
+        captured.traced.check_ranges(tensors, sizes, ends=True)
         captured.compiled.prepare(structure)
         captured.structures.put(graph, structure)
         return structure

@@ -136,6 +136,8 @@ def flatten(value: Any, path: Path, found: Found) -> Any:
     if isinstance(value, Tensor):
         _refuse_sparse(value, path)
         plain = value.as_tensor() if hasattr(value, "as_tensor") else value  # torch_geometric.Index
+        if plain.is_neg() or plain.is_conj():  # kernels read memory, which holds other values than torch shows
+            plain = plain.resolve_neg().resolve_conj()
         return found.add(value, plain, path)
     if isinstance(value, (Data, HeteroData)):
         return _flatten_data(value, path, found)

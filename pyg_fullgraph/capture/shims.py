@@ -11,7 +11,8 @@ have is left alone. `adapted(model)` enters them all, and everything is put back
 4. recurrent layers, attention, instance norm of torch -> plain operators (`capture.recurrent`, `capture.layers`)
 5. aggregations that sort, pad or attend -> one opaque node (`capture.operators.OpaqueAggregation`)
 6. `cached=True` -> computed anew (a warm cache would bake the old graph)
-7. `torch_geometric.backend.use_segment_matmul = False`
+7. pyg_lib's matrix products by segment and by group are not used; where PyG counts relations to choose them, it still
+   does (a relation out of range is its caller's mistake)
 8. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
 """
 
@@ -155,6 +156,10 @@ def _never() -> bool:
     return False
 
 
+def _never_any(**_sizes: Any) -> bool:
+    return False
+
+
 def _is_generated(names: dict[str, Any]) -> bool:
     """True for the module that PyG writes for a layer's `propagate`, where hooks on messages are run or skipped."""
     return str(names.get("__name__")).endswith("_propagate")
@@ -168,7 +173,20 @@ def adapted(model: torch.nn.Module) -> Iterator[None]:
         stack.enter_context(_torch_layers())
         stack.enter_context(_hetero_linear())
         stack.enter_context(_opaque_aggregations(model))
-        if hasattr(torch_geometric.backend, "use_segment_matmul"):
+        stack.enter_context(_no_segment_products())
+        yield
+
+
+@contextlib.contextmanager
+def _no_segment_products() -> Iterator[None]:
+    """The loop over relations and types, whatever is installed."""
+    with contextlib.ExitStack() as stack:
+        for name in ("WITH_SEGMM", "WITH_GMM"):
+            if hasattr(torch_geometric.typing, name):
+                stack.enter_context(replaced(torch_geometric.typing, name, False))
+        if hasattr(torch_geometric.backend, "use_segment_matmul_heuristic"):
+            stack.enter_context(replaced(torch_geometric.backend, "use_segment_matmul_heuristic", _never_any))
+        elif hasattr(torch_geometric.backend, "use_segment_matmul"):
             stack.enter_context(replaced(torch_geometric.backend, "use_segment_matmul", False))
         yield
 

@@ -13,7 +13,7 @@ import contextlib
 import enum
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
 from pyg_fullgraph.capture.problems import Problem, Problems
+from pyg_fullgraph.capture.quiet import quiet
+from pyg_fullgraph.capture.ranges import Range, check_ranges, ranges
+from pyg_fullgraph.capture.required import Required, misshapen
 from pyg_fullgraph.capture.returned import Packing, unpack
 from pyg_fullgraph.capture.scalars import numbers_to_tensors
 from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
@@ -72,6 +75,8 @@ class Traced:
         constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
             nodes.
         assumed: (question about sizes, answer) -> the line of a branch that it decided.
+        required: checks of the forward that are made at each call.
+        ranges: the rows that integer arguments select, checked for every graph.
     """
 
     graph: fx.Graph
@@ -83,6 +88,8 @@ class Traced:
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
+    required: Required = field(default_factory=Required)
+    ranges: tuple[Range, ...] = ()
 
     def differs(self, sizes: dict[str, int]) -> str | None:
         """Where the forward takes another branch for a graph of these sizes than it took in the trace.
@@ -94,14 +101,32 @@ class Traced:
 
         Returns:
             The line of the branch; None where all of them go the way of the trace.
+
+        Raises:
+            InputError: a check of the forward fails for these sizes.
         """
+        self.required.check(list(self.input_names.values()), sizes)
         if min(sizes.values(), default=2) >= 2:
             return None
-        known = {symbol: sizes[space] for space, symbol in self.symbols.items() if symbol.is_Symbol}
+        known = {symbol: sizes[space] for space, symbol in self.required.symbols.items()}
         for (question, answer), where in self.assumed.items():
             if question.free_symbols <= known.keys() and bool(question.subs(known)) != answer:
                 return where
         return None
+
+    def check_ranges(self, tensors: Sequence[Tensor], sizes: Mapping[str, int], ends: bool = False) -> None:
+        """Refuse integer arguments that select rows which do not exist.
+
+        Args:
+            tensors: of the signature's leaves.
+            sizes: real size per space.
+            ends: those that are a row of an argument (ends of edges), else all others.
+
+        Raises:
+            InputError: naming the argument, the entry and the range.
+        """
+        chosen = [item for item in self.ranges if item.is_row == ends]
+        check_ranges(chosen, list(self.input_names.values()), tensors, self.required.symbols, sizes)
 
     def check(self, sizes: dict[str, int]) -> None:
         """Refuse a graph whose sizes this program cannot take.
@@ -116,6 +141,9 @@ class Traced:
         first: dict[sympy.Expr, str] = {}
         for space, symbol in self.symbols.items():
             if symbol.is_Integer and sizes[space] != int(symbol):
+                for leaf in self.input_names.values():
+                    if space in leaf.dims and misshapen(leaf, sizes):
+                        raise InputError(misshapen(leaf, sizes))
                 raise InputError(
                     f"The model has parameters for exactly {symbol} rows of {space}, this graph has "
                     f"{sizes[space]}. "
@@ -135,15 +163,17 @@ class Traced:
         return fx.GraphModule(dict(self.constants), self.graph)
 
 
-def trace(model: torch.nn.Module, signature: Signature) -> Traced:
+def trace(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, int] | None = None) -> Traced:
     """Capture `model.forward` for calls of this signature.
 
     Args:
         model: in eval mode. It is left exactly as it was.
         signature: from `capture.signature.bind`.
+        sizes: of the call that it is captured for.
 
     Raises:
-        InputError: the model is in train mode or has uninitialised lazy parameters.
+        InputError: the model is in train mode or has uninitialised lazy parameters, or a check that its forward makes
+            fails for these sizes.
         CaptureError: the forward does something that has no exact capture; its `problems` are all that were
             found, each with the construct, the layer and the line.
     """
@@ -153,6 +183,7 @@ def trace(model: torch.nn.Module, signature: Signature) -> Traced:
         attempt = _Trace(model, signature)
         try:
             recorded = attempt.record()
+            attempt.watch.required.check(signature.leaves, sizes or {})
             if recorded is not None:
                 traced = attempt.finish(recorded)
                 if traced is not None and not problems:
@@ -171,6 +202,7 @@ def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) 
         if recorded is not None:
             second.finish(recorded)
         elif second.graph is not None:
+            _without_failed(second.graph)
             second.look_at(second.graph)
         for attempt in (failed, second):
             for problem in attempt.last_problems():
@@ -179,6 +211,13 @@ def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) 
         return second.watch.problems
     finally:
         second.error = None
+
+
+def _without_failed(graph: fx.Graph) -> None:
+    """Take out the operator that ended the trace: it gave nothing."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and "val" not in node.meta and not node.users:
+            graph.erase_node(node)
 
 
 class _Trace:
@@ -208,6 +247,7 @@ class _Trace:
         with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
             self.fake = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
         self.sizes = self._symbolic_sizes()
+        self.watch.required.symbols = {space: size.node.expr for space, size in self.sizes.items()}
 
     def record(self) -> fx.GraphModule | None:
         """Run the forward; None where an exception ended it, which is then `error`."""
@@ -215,7 +255,8 @@ class _Trace:
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
         names = (scatter_names(), sparse_names(self.watch), reading(self.watch))
         with contextlib.ExitStack() as stack:
-            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad(), collector_paused()):
+            quietly = (collector_paused(), quiet())
+            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad(), *quietly):
                 stack.enter_context(context)
             for name in uncache(self.model):
                 self.notes.append(
@@ -345,6 +386,7 @@ class _Trace:
         functional = self.look_at(graph)
         placeholders = [node for node in graph.nodes if node.op == "placeholder"]
         parameters = set(placeholders[: len(self.real)])
+        selected = ranges(graph, placeholders[len(self.real) :], self.watch.required.symbols)
         constants = {node.target: getattr(recorded, node.target) for node in graph.nodes if node.op == "get_attr"}
         drop_dead(graph)
         problems = self._forgotten(constants, graph) + numbers_to_tensors(graph, self.fake)
@@ -367,6 +409,8 @@ class _Trace:
             packing=self.packing,
             model_notes=list(dict.fromkeys(self.notes)),
             assumed=self.watch.relied,
+            required=self.watch.required,
+            ranges=selected,
             constants={name: tensor.detach().clone() for name, tensor in constants.items() if name in used},
         )
 

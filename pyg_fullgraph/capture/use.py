@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from pyg_fullgraph.capture.arguments import Branch, Found, Path, rebuild
 from pyg_fullgraph.capture.modules import lifted_tensors, plain_tensors, preserved
+from pyg_fullgraph.capture.quiet import quiet
 from pyg_fullgraph.capture.shims import adapted
 from pyg_fullgraph.capture.spaces import Dims, type_key
 from pyg_fullgraph.errors import GraphError
@@ -104,7 +105,8 @@ class _Probe:
         }
         rows = {i: self._size(f"rows of {i}", int(self.found.tensors[i].shape[0])) for i in unsure}
         try:
-            self._forward([self._fake_leaf(i, spaces, rows) for i in range(len(self.found.tensors))])
+            with quiet():
+                self._forward([self._fake_leaf(i, spaces, rows) for i in range(len(self.found.tensors))])
         except GraphError:  # the user's mistake, with the real sizes in its text
             raise
         except Exception as error:  # the trace that follows meets it again, and explains it

@@ -3,7 +3,8 @@
 * Functions that fake tensors cannot run but that have an exact form get it: the operators of torch_scatter
   (`capture.scatter`) and sparse matrices (`capture.sparse`).
 * Functions that hand values of a tensor to Python (`if tensor`, `tolist()`, `numpy()`) are refused with the
-  user's line; checks that only raise are left out, and told (`capture.asserted`).
+  user's line; checks that only raise are left out, and told (`capture.asserted`), or made at each call where they
+  are about sizes (`capture.required`).
 * What is refused is written down here, not just raised: user code may catch an exception, but not the record.
 
 A trace that is refused is run once more to find what else is wrong; it then *guesses* instead of raising. Its
@@ -28,6 +29,7 @@ from pyg_fullgraph.capture.asserted import harmless_answer, is_discarded
 from pyg_fullgraph.capture.failures import BRANCH_ADVICE, NUMBER_ADVICE, ONLY_IN_A_TRACE, explain_failure
 from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.problems import Problem, Problems
+from pyg_fullgraph.capture.required import Required
 from pyg_fullgraph.capture.where import Tracker, inside_forward
 from pyg_fullgraph.errors import CaptureError
 
@@ -66,6 +68,7 @@ class Watch(TorchFunctionMode):
         self.guessed = False
         self.count = 0  # operators recorded so far
         self.relied: dict[tuple[sympy.Expr, bool], str] = {}
+        self.required = Required()
         self._replacements = {**_READERS, **replacements}
 
     def __torch_function__(
@@ -135,7 +138,8 @@ class Watch(TorchFunctionMode):
         answer = harmless_answer(frames[frames.index(frame) :])
         if answer is None:
             return self.guess_or_refuse(False, "a decision of Python", *_DECIDES)
-        self._left_out()
+        if not self.required.take(question, answer, self.tracker.place()):
+            self._left_out()
         return answer
 
     def relies_on(self, question: sympy.Expr, answer: bool) -> None:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.errors import GraphError
 from pyg_fullgraph.graph.convert import to_edges
 from pyg_fullgraph.graph.csr import CSR
 from pyg_fullgraph.graph.validate import check_endpoints
+from pyg_fullgraph.ops import trusted
 
 #: The reductions from edges to nodes, and what each gives a node without edges.
 REDUCTIONS = {"sum": 0, "mean": 0, "max": 0, "min": 0, "mul": 1, "var": 0, "std": 0}
@@ -213,7 +213,7 @@ class Graph:
     def _endpoint(self, x: Tensor, row: int) -> Tensor:
         if _is_recording(x) or self.edge_index.is_inference():
             return x.index_select(0, self.edge_index[row])
-        return ops.gather(x, self._checked()[row])
+        return trusted.gather(x, self._checked()[row])
 
     # -- edge -> node -----------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class Graph:
         if _is_recording(e):
             recorded: Tensor = torch.ops.pyg_fullgraph.reduce_by(e, self.edge_index[1], self.num_dst, reduce)
             return recorded
-        return ops.gather_reduce(e, self.csr.perm, self.csr.rowptr, reduce=reduce)
+        return trusted.gather_reduce(e, self.csr.perm, self.csr.rowptr, reduce=reduce)
 
     def sum(self, e: Tensor) -> Tensor:
         """Sum over the in-edges of every node, ``[E, ...]`` -> ``[num_dst, ...]``; see `reduce`."""
@@ -305,7 +305,7 @@ class Graph:
             recorded: Tensor = torch.ops.pyg_fullgraph.softmax_by(e, self.edge_index[1], self.num_dst)
             return recorded
         order = self.csr.perm
-        in_order = ops.segment_softmax(ops.gather(e, order), self.csr.rowptr)
+        in_order = trusted.segment_softmax(trusted.gather(e, order), self.csr.rowptr)
         return torch.empty_like(in_order).index_copy_(0, order.long(), in_order)
 
     def _softmax(self, e: Tensor) -> Tensor:

@@ -1,22 +1,27 @@
 """The operators: node to edge, edge to node, and the fused forms of both.
 
 Every operator has a definition in plain torch (`reference`), a C++ kernel of the same meaning where one is built,
-and a twin under `torch.ops.pyg_fullgraph` with a fake kernel. `kernels()` tells which serves.
+and a twin under `torch.ops.pyg_fullgraph` with a fake kernel. `kernels()` tells which serves. Every argument is
+checked here, row numbers too; `ops.trusted` has the same without the pass over the row numbers.
 """
 
 from pyg_fullgraph.ops import library  # registers torch.ops.pyg_fullgraph.*
-from pyg_fullgraph.ops.attention import (
+from pyg_fullgraph.ops.attention import segment_softmax
+from pyg_fullgraph.ops.backend import kernels
+from pyg_fullgraph.ops.checked import (
     attention,
     attention_additive,
     attention_dot,
     attention_gatv2,
     edge_dot,
-    segment_softmax,
+    gather,
+    gather_reduce,
+    message,
+    message_reduce,
+    softmax_reduce,
 )
-from pyg_fullgraph.ops.backend import kernels
-from pyg_fullgraph.ops.gather import gather, repeat
-from pyg_fullgraph.ops.message import message, message_reduce, softmax_reduce
-from pyg_fullgraph.ops.reduce import gather_reduce, segment_reduce
+from pyg_fullgraph.ops.gather import repeat
+from pyg_fullgraph.ops.reduce import segment_reduce
 from pyg_fullgraph.ops.sort import csr
 from pyg_fullgraph.ops.vocabulary import reduce_by, softmax_by
 

@@ -14,17 +14,19 @@ from torch import Tensor
 from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.backend import DTYPES, INDICES, kernel, threads_or_default
 from pyg_fullgraph.ops.check import (
+    check_edges,
     check_index,
     check_like,
     check_rowptr,
     check_rows,
     fail,
+    flat,
     output,
     width,
     with_packed_rows,
 )
 from pyg_fullgraph.ops.gather import keep
-from pyg_fullgraph.ops.reduce import IDENTITY, fail_edges
+from pyg_fullgraph.ops.reduce import IDENTITY
 
 EXPLICIT, ADDITIVE, GATV2, DOT = range(4)
 NO_ROWS = (0, 0)
@@ -51,12 +53,11 @@ def segment_softmax(score: Tensor, rowptr: Tensor, *, out: Tensor | None = None,
     check_rows("segment_softmax", "score", score, None, "E")
     if torch.compiler.is_compiling():
         return keep("segment_softmax", torch.ops.pyg_fullgraph.segment_softmax(score, rowptr), out)
-    module = kernel(score)
+    module = kernel(score, at=(rowptr,))
+    check_edges("segment_softmax", "score", score, rowptr, module)
     if module is None:
         return keep("segment_softmax", reference.segment_softmax(score, rowptr), out)
     score = with_packed_rows(score)
-    if module.count_edges(rowptr.data_ptr(), rows) != score.shape[0]:
-        fail_edges("segment_softmax", "score", score, rowptr)
     result = output("segment_softmax", out, score, tuple(score.shape))
     module.attention(
         result.data_ptr(), result.stride(0), NO_ROWS, False, DTYPES[score.dtype], 0, IDENTITY, rowptr.data_ptr(), rows,
@@ -94,7 +95,8 @@ def attention(
     check_like("attention", "score", score, (src.numel(), heads), "[E, H]")
     if torch.compiler.is_compiling():
         return keep("attention", torch.ops.pyg_fullgraph.attention(value, src, rowptr, score), out)
-    module = kernel(value, score)
+    module = kernel(value, score, at=(src, rowptr))
+    check_edges("attention", "src", src, rowptr, module, value=value, score=score)
     if module is None or score.dtype != value.dtype:
         return keep("attention", reference.attention(value, src, rowptr, score), out)
     score = with_packed_rows(score)
@@ -147,7 +149,11 @@ def attention_additive(
     arguments = (value, src, rowptr, score_src, score_dst, score_edge, negative_slope)
     if torch.compiler.is_compiling():
         return keep("attention_additive", torch.ops.pyg_fullgraph.attention_additive(*arguments), out)
-    module = kernel_of_one_type(given)
+    module = kernel_of_one_type(given, at=(src, rowptr))
+    check_edges(
+        "attention_additive", "src", src, rowptr, module,
+        value=value, score_src=score_src, score_dst=score_dst, score_edge=score_edge,
+    )  # fmt: skip
     if module is None:
         return keep("attention_additive", reference.attention_additive(*arguments), out)
     return launch(
@@ -203,12 +209,15 @@ def attention_gatv2(
     arguments = (value, src, rowptr, key, query, att, key_edge, negative_slope)
     if torch.compiler.is_compiling():
         return keep("attention_gatv2", torch.ops.pyg_fullgraph.attention_gatv2(*arguments), out)
-    module = kernel_of_one_type(given)
+    module = kernel_of_one_type(given, at=(src, rowptr))
+    check_edges(
+        "attention_gatv2", "src", src, rowptr, module, value=value, key=key, query=query, att=att, key_edge=key_edge
+    )
     if module is None:
         return keep("attention_gatv2", reference.attention_gatv2(*arguments), out)
     return launch(
         "attention_gatv2", module, value, src, rowptr, out, threads,
-        score=GATV2, key=key, query=query, edge=key_edge, att=att.contiguous(), key_channels=channels,
+        score=GATV2, key=key, query=query, edge=key_edge, att=flat(att), key_channels=channels,
         negative_slope=negative_slope, rows=rows, heads=heads,
     )  # fmt: skip
 
@@ -249,7 +258,8 @@ def attention_dot(
     if torch.compiler.is_compiling():
         result = torch.ops.pyg_fullgraph.attention_dot(value, src, rowptr, key, query, scale)
         return keep("attention_dot", result, out)
-    module = kernel_of_one_type([value, key, query])
+    module = kernel_of_one_type([value, key, query], at=(src, rowptr))
+    check_edges("attention_dot", "src", src, rowptr, module, value=value, key=key, query=query)
     if module is None:
         result = reference.attention_dot(value, src, rowptr, key, query, scale)
         return keep("attention_dot", result, out)
@@ -296,15 +306,15 @@ def edge_dot(
     check_like("edge_dot", "query", query, (rows, key.shape[1], key.shape[2]), "[B, H, C]")
     if torch.compiler.is_compiling():
         return keep("edge_dot", torch.ops.pyg_fullgraph.edge_dot(key, src, query, rowptr, scale), out)
-    module = kernel_of_one_type([key, query])
+    module = kernel_of_one_type([key, query], at=(src, rowptr))
+    check_edges(
+        "edge_dot", "key" if src is None else "src", key if src is None else src, rowptr, module, key=key, query=query
+    )
     if module is None:
         return keep("edge_dot", reference.edge_dot(key, src, query, rowptr, scale), out)
     key, query = with_packed_rows(key), with_packed_rows(query)
-    src = None if src is None else src.contiguous()
-    edges = key if src is None else src
-    if module.count_edges(rowptr.data_ptr(), rows) != edges.shape[0]:
-        fail_edges("edge_dot", "key" if src is None else "src", edges, rowptr)
-    result = output("edge_dot", out, key, (edges.shape[0], key.shape[1]))
+    src = None if src is None else flat(src)
+    result = output("edge_dot", out, key, (key.shape[0] if src is None else src.shape[0], key.shape[1]))
     address, index = (0, IDENTITY) if src is None else (src.data_ptr(), INDICES[src.dtype])
     module.edge_dot(
         place(result), place(key), place(query), DTYPES[key.dtype], address, index, rowptr.data_ptr(), rows,
@@ -338,9 +348,9 @@ def check_query(operator: str, value: Tensor, key: Tensor, query: Tensor, rows: 
     return key.shape[2]
 
 
-def kernel_of_one_type(tensors: list[Tensor]) -> Any:
-    """The extension if its kernels can take these tensors and all have one type, else None."""
-    module = kernel(*tensors)
+def kernel_of_one_type(tensors: list[Tensor], at: tuple[Tensor | None, ...]) -> Any:
+    """The extension if its kernels can take these tensors and all have one type, else None; `at` as in `kernel`."""
+    module = kernel(*tensors, at=at)
     return module if all(tensor.dtype == tensors[0].dtype for tensor in tensors) else None
 
 
@@ -370,10 +380,8 @@ def launch(
     negative_slope: float = 0.0,
 ) -> Tensor:
     """Call the attention kernel."""
-    value, src = with_packed_rows(value), src.contiguous()
+    value, src = with_packed_rows(value), flat(src)
     key, query, edge = (None if x is None else with_packed_rows(x) for x in (key, query, edge))
-    if module.count_edges(rowptr.data_ptr(), rows) != src.numel():
-        fail_edges(operator, "src", src, rowptr)
     result = output(operator, out, value, (rows, heads, *value.shape[2:]))
     module.attention(
         result.data_ptr(), result.stride(0), place(value), value.shape[1] < heads, DTYPES[value.dtype],

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.errors import KernelError
+from pyg_fullgraph.errors import KernelError, OperatorError
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 INDICES = {torch.int32: 0, torch.int64: 1}
 PLAIN = (Tensor, torch.nn.Parameter)
+MOST_THREADS = 1 << 16
 REMEDY = (
     "install a C++17 compiler (g++ or clang++) and install pyg_fullgraph again with PYG_FULLGRAPH_BUILD=cpp, "
     "which shows why the build fails"
@@ -70,18 +71,24 @@ def load() -> Extension:
     return Extension(module, "")
 
 
-def kernel(*tensors: Tensor) -> Any:
+def kernel(*tensors: Tensor, at: tuple[Tensor | None, ...] = ()) -> Any:
     """The extension if its kernels can take these tensors, else None.
 
-    They can where the tensors are plain and in CPU memory, of a type in `DTYPES`, and no gradient is wanted. (The
-    result is `Any`: the extension's functions are typed in `_C.pyi`.)
+    They can where the tensors are plain and in CPU memory, of a type in `DTYPES`, and no gradient is wanted; those in
+    `at`, the row numbers, are plain and in CPU memory. (The result is `Any`: the extension's functions are typed in
+    `_C.pyi`.)
     """
     module = load().module
     if module is None:
         return None
+    for index in at:
+        if index is not None and (type(index) not in PLAIN or not index.is_cpu or index.layout is not torch.strided):
+            return None
     wants_grad = torch.is_grad_enabled()
     for tensor in tensors:
-        if type(tensor) not in PLAIN or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
+        if type(tensor) not in PLAIN or not tensor.is_cpu or tensor.dtype not in DTYPES:
+            return None
+        if tensor.layout is not torch.strided:
             return None
         if wants_grad and tensor.requires_grad:
             return None
@@ -89,8 +96,16 @@ def kernel(*tensors: Tensor) -> Any:
 
 
 def threads_or_default(threads: int | None) -> int:
-    """The number of threads to use: torch's where the caller names none."""
-    return torch.get_num_threads() if threads is None else threads
+    """The number of threads to use: torch's where the caller names none.
+
+    Raises:
+        OperatorError: no whole number of at least 1.
+    """
+    if threads is None:
+        return torch.get_num_threads()
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise OperatorError(f"`threads` is {threads!r}; valid: a whole number from 1 to {MOST_THREADS:,}, or None")
+    return threads
 
 
 def kernels() -> dict[str, Any]:

@@ -8,12 +8,17 @@ from torch import Tensor
 from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.backend import INDICES, PLAIN, load, threads_or_default
 from pyg_fullgraph.ops.check import (
+    RISES,
     check_index,
     check_out,
+    check_rises,
     check_rowptr,
     check_rows,
+    check_together,
     fail,
+    flat,
     output,
+    shown,
     width,
     with_packed_rows,
 )
@@ -22,7 +27,9 @@ from pyg_fullgraph.ops.check import (
 def copies(*tensors: Tensor) -> bool:
     """Whether plain copies of these tensors' rows will do: on the CPU, no gradient wanted. Any type."""
     for x in tensors:
-        if type(x) not in PLAIN or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided:
+            return False
+        if x.requires_grad and torch.is_grad_enabled():
             return False
     return True
 
@@ -48,8 +55,9 @@ def gather(x: Tensor, index: Tensor, *, out: Tensor | None = None, threads: int 
         return keep("gather", torch.ops.pyg_fullgraph.gather(x, index), out)
     module = load().module if copies(x, index) else None
     if module is None:
+        check_together("gather", x=x, index=index)
         return keep("gather", reference.gather(x, index), out)
-    x, index = with_packed_rows(x), index.contiguous()
+    x, index = with_packed_rows(shown(x)), flat(index)
     result = output("gather", out, x, (index.numel(), *x.shape[1:]))
     size = x.element_size()
     module.gather(
@@ -80,11 +88,13 @@ def repeat(x: Tensor, rowptr: Tensor, *, out: Tensor | None = None, threads: int
         return keep("repeat", torch.ops.pyg_fullgraph.repeat(x, rowptr), out)
     module = load().module if copies(x, rowptr) else None
     if module is None:
+        check_together("repeat", x=x, rowptr=rowptr)
+        check_rises("repeat", rowptr)
         return keep("repeat", reference.repeat(x, rowptr), out)
-    x = with_packed_rows(x)
+    x = with_packed_rows(shown(x))
     edges = module.count_edges(rowptr.data_ptr(), rows)
     if edges < 0:
-        fail("repeat", "rowptr", rowptr, "values that never decrease")
+        fail("repeat", "rowptr", rowptr, RISES)
     result = output("repeat", out, x, (edges, *x.shape[1:]))
     size = x.element_size()
     module.repeat(

@@ -11,18 +11,14 @@ from typing import List  # noqa: UP035  torch 2.6 makes no schema of list[Tensor
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ops import attention as attend
-from pyg_fullgraph.ops import gather as gathers
-from pyg_fullgraph.ops import message as messages
-from pyg_fullgraph.ops import reduce as reduces
-from pyg_fullgraph.ops import sort, vocabulary
+from pyg_fullgraph.ops import checked, trusted, vocabulary
 from pyg_fullgraph.ops.reference import wide_type
 
 
 @torch.library.custom_op("pyg_fullgraph::gather", mutates_args=())
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """`ops.gather`."""
-    return gathers.gather(x, index)
+    return checked.gather(x, index)
 
 
 @gather.register_fake
@@ -33,7 +29,7 @@ def _(x: Tensor, index: Tensor) -> Tensor:
 @torch.library.custom_op("pyg_fullgraph::repeat", mutates_args=())
 def repeat(x: Tensor, rowptr: Tensor) -> Tensor:
     """`ops.repeat`."""
-    return gathers.repeat(x, rowptr)
+    return trusted.repeat(x, rowptr)
 
 
 @repeat.register_fake
@@ -45,7 +41,7 @@ def _(x: Tensor, rowptr: Tensor) -> Tensor:
 @torch.library.custom_op("pyg_fullgraph::segment_reduce", mutates_args=())
 def segment_reduce(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
     """`ops.segment_reduce`."""
-    return reduces.segment_reduce(value, rowptr, reduce)
+    return trusted.segment_reduce(value, rowptr, reduce)
 
 
 @segment_reduce.register_fake
@@ -56,7 +52,7 @@ def _(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
 @torch.library.custom_op("pyg_fullgraph::segment_softmax", mutates_args=())
 def segment_softmax(score: Tensor, rowptr: Tensor) -> Tensor:
     """`ops.segment_softmax`."""
-    return attend.segment_softmax(score, rowptr)
+    return trusted.segment_softmax(score, rowptr)
 
 
 @segment_softmax.register_fake
@@ -67,7 +63,7 @@ def _(score: Tensor, rowptr: Tensor) -> Tensor:
 @torch.library.custom_op("pyg_fullgraph::gather_reduce", mutates_args=())
 def gather_reduce(x: Tensor, src: Tensor, rowptr: Tensor, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """`ops.gather_reduce`."""
-    return reduces.gather_reduce(x, src, rowptr, weight, reduce)
+    return checked.gather_reduce(x, src, rowptr, weight, reduce)
 
 
 @gather_reduce.register_fake
@@ -85,7 +81,7 @@ def promoted(x: Tensor, weight: Tensor) -> torch.dtype:
 @torch.library.custom_op("pyg_fullgraph::attention", mutates_args=())
 def attention(value: Tensor, src: Tensor, rowptr: Tensor, score: Tensor) -> Tensor:
     """`ops.attention`."""
-    return attend.attention(value, src, rowptr, score)
+    return checked.attention(value, src, rowptr, score)
 
 
 @torch.library.custom_op("pyg_fullgraph::attention_additive", mutates_args=())
@@ -99,7 +95,7 @@ def attention_additive(
     negative_slope: float = 0.2,
 ) -> Tensor:
     """`ops.attention_additive`."""
-    return attend.attention_additive(value, src, rowptr, score_src, score_dst, score_edge, negative_slope)
+    return checked.attention_additive(value, src, rowptr, score_src, score_dst, score_edge, negative_slope)
 
 
 @torch.library.custom_op("pyg_fullgraph::attention_gatv2", mutates_args=())
@@ -114,13 +110,13 @@ def attention_gatv2(
     negative_slope: float = 0.2,
 ) -> Tensor:
     """`ops.attention_gatv2`."""
-    return attend.attention_gatv2(value, src, rowptr, key, query, att, key_edge, negative_slope)
+    return checked.attention_gatv2(value, src, rowptr, key, query, att, key_edge, negative_slope)
 
 
 @torch.library.custom_op("pyg_fullgraph::attention_dot", mutates_args=())
 def attention_dot(value: Tensor, src: Tensor, rowptr: Tensor, key: Tensor, query: Tensor, scale: float) -> Tensor:
     """`ops.attention_dot`."""
-    return attend.attention_dot(value, src, rowptr, key, query, scale)
+    return checked.attention_dot(value, src, rowptr, key, query, scale)
 
 
 @attention.register_fake
@@ -135,7 +131,7 @@ def _(value: Tensor, src: Tensor, rowptr: Tensor, scored: Tensor, *rest: object,
 @torch.library.custom_op("pyg_fullgraph::edge_dot", mutates_args=())
 def edge_dot(key: Tensor, src: Tensor | None, query: Tensor, rowptr: Tensor, scale: float = 1.0) -> Tensor:
     """`ops.edge_dot`."""
-    return attend.edge_dot(key, src, query, rowptr, scale)
+    return checked.edge_dot(key, src, query, rowptr, scale)
 
 
 @edge_dot.register_fake
@@ -160,7 +156,7 @@ def message(
     shift: float = 0.0,
 ) -> Tensor:
     """`ops.message`."""
-    return messages.message(
+    return checked.message(
         x, src, rowptr,
         dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift,
     )  # fmt: skip
@@ -186,7 +182,7 @@ def message_reduce(
 ) -> List[Tensor]:  # noqa: UP006
     """`ops.message_reduce`, the names of the reductions with commas between them (schemas know no list of strings)."""
     return list(
-        messages.message_reduce(
+        checked.message_reduce(
             x, src, rowptr, reduces.split(","),
             dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift, weight=weight,
         )
@@ -211,7 +207,7 @@ def softmax_reduce(
     shift: float = 0.0,
 ) -> Tensor:
     """`ops.softmax_reduce`, the scale always a tensor."""
-    return messages.softmax_reduce(
+    return checked.softmax_reduce(
         x, src, rowptr, scale,
         dst=dst, edge=edge, activation=activation, negative_slope=negative_slope, shift=shift,
     )  # fmt: skip
@@ -225,7 +221,7 @@ def _(x: Tensor, src: Tensor | None, rowptr: Tensor, scale: Tensor, *rest: objec
 @torch.library.custom_op("pyg_fullgraph::csr", mutates_args=())
 def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     """`ops.csr`."""
-    return sort.csr(index, num_rows)
+    return trusted.csr(index, num_rows)
 
 
 @csr.register_fake

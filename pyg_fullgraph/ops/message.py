@@ -20,17 +20,20 @@ from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.attention import kernel_of_one_type, place
 from pyg_fullgraph.ops.backend import DTYPES, INDICES, kernel, threads_or_default
 from pyg_fullgraph.ops.check import (
+    check_edges,
     check_index,
     check_like,
     check_rowptr,
     check_rows,
+    check_together,
     fail,
+    flat,
     output,
     width,
     with_packed_rows,
 )
 from pyg_fullgraph.ops.gather import keep
-from pyg_fullgraph.ops.reduce import IDENTITY, fail_edges
+from pyg_fullgraph.ops.reduce import IDENTITY
 
 ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 2}
 REDUCES = {"sum": 0, "mean": 1, "max": 2, "min": 3, "square_sum": 4, "square_mean": 5}
@@ -74,10 +77,10 @@ def message(
     given = Message("message", x, src, rowptr, dst, edge, None, activation, negative_slope, shift)
     if torch.compiler.is_compiling():
         return keep("message", torch.ops.pyg_fullgraph.message(*given.arguments(), **given.options()), out)
-    module = kernel_of_one_type(given.tensors())
+    module = given.kernel()
     if module is None:
         return keep("message", reference.message(*given.arguments(), **given.options()), out)
-    given = given.packed(module)
+    given = given.packed()
     result = output("message", out, x, (given.edges, *x.shape[1:]))
     module.message(place(result), given.described(module), threads_or_default(threads))
     return result
@@ -127,11 +130,11 @@ def message_reduce(
     if torch.compiler.is_compiling():
         results = torch.ops.pyg_fullgraph.message_reduce(*given.arguments(), ",".join(names), **options)
         return tuple(keep("message_reduce", result, out) for result, out in zip(results, into))
-    module = kernel_of_one_type(given.tensors())
+    module = given.kernel()
     if module is None:
         results = reference.message_reduce(*given.arguments(), names, **options)
         return tuple(keep("message_reduce", result, out) for result, out in zip(results, into))
-    given = given.packed(module)
+    given = given.packed()
     kept = tuple(output("message_reduce", out, x, (given.rows, *x.shape[1:])) for out in into)
     places = [place(None)] * len(REDUCES)
     for name, result in zip(names, kept):
@@ -178,12 +181,12 @@ def softmax_reduce(
     if torch.compiler.is_compiling():
         result = torch.ops.pyg_fullgraph.softmax_reduce(*given.arguments(), columns, **options)
         return keep("softmax_reduce", result, out)
-    module = kernel_of_one_type(given.tensors())
+    module = given.kernel()
     if module is None or (isinstance(scale, Tensor) and kernel(scale) is None):
         return keep("softmax_reduce", reference.softmax_reduce(*given.arguments(), columns, **options), out)
-    given = given.packed(module)
+    given = given.packed()
     result = output("softmax_reduce", out, x, (given.rows, *x.shape[1:]))
-    columns = columns.expand(x.shape[1:]).contiguous()
+    columns = flat(columns.expand(x.shape[1:]))
     places = [place(result), *[place(None)] * (len(REDUCES) - 1)]
     module.aggregate(places, given.described(module), columns.data_ptr(), threads_or_default(threads))
     return result
@@ -248,19 +251,24 @@ class Message:
             "shift": self.shift,
         }
 
-    def packed(self, module: Any) -> Message:
-        """The same in the layout that kernels read, after the check that the edges are those of the rows."""
-        if module.count_edges(self.rowptr.data_ptr(), self.rows) != self.edges:
-            name, got = ("x", self.x) if self.src is None else ("src", self.src)
-            fail_edges(self.operator, name, got, self.rowptr)
+    def kernel(self) -> Any:
+        """The extension if its kernels serve, else None, after the check that the edges are those of the rows."""
+        module = kernel_of_one_type(self.tensors(), at=(self.src, self.rowptr))
+        name, got = ("x", self.x) if self.src is None else ("src", self.src)
+        more = {"x": self.x, "dst": self.dst, "edge": self.edge, "weight": self.weight}
+        check_edges(self.operator, name, got, self.rowptr, module, **more)
+        return module
+
+    def packed(self) -> Message:
+        """The same in the layout that kernels read."""
         return Message(
             self.operator,
             with_packed_rows(self.x),
-            None if self.src is None else self.src.contiguous(),
+            None if self.src is None else flat(self.src),
             self.rowptr,
             None if self.dst is None else with_packed_rows(self.dst),
             None if self.edge is None else with_packed_rows(self.edge),
-            None if self.weight is None else self.weight.contiguous(),
+            None if self.weight is None else flat(self.weight),
             self.activation,
             self.negative_slope,
             self.shift,
@@ -289,6 +297,7 @@ def check_scale(x: Tensor, scale: float | Tensor) -> Tensor:
     wide = reference.wide_type(x.dtype)
     if not isinstance(scale, Tensor):
         return torch.full((), scale, dtype=wide, device=x.device)
+    check_together("softmax_reduce", x=x, scale=scale)
     if scale.numel() == 1:
         return scale.to(wide).reshape(())
     columns = x.shape[1:]

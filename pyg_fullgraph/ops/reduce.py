@@ -10,11 +10,13 @@ from torch import Tensor
 from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.backend import DTYPES, INDICES, kernel, threads_or_default
 from pyg_fullgraph.ops.check import (
+    check_edges,
     check_index,
     check_reduce,
     check_rowptr,
     check_rows,
     fail,
+    flat,
     output,
     width,
     with_packed_rows,
@@ -49,12 +51,11 @@ def segment_reduce(
     check_rows("segment_reduce", "value", value, None, "E")
     if torch.compiler.is_compiling():
         return keep("segment_reduce", torch.ops.pyg_fullgraph.segment_reduce(value, rowptr, reduce), out)
-    module = kernel(value)
+    module = kernel(value, at=(rowptr,))
+    check_edges("segment_reduce", "value", value, rowptr, module)
     if module is None:
         return keep("segment_reduce", reference.segment_reduce(value, rowptr, reduce), out)
     value = with_packed_rows(value)
-    if module.count_edges(rowptr.data_ptr(), rows) != value.shape[0]:
-        fail_edges("segment_reduce", "value", value, rowptr)
     result = output("segment_reduce", out, value, (rows, *value.shape[1:]))
     module.gather_reduce(
         result.data_ptr(), result.stride(0), value.data_ptr(), value.stride(0), DTYPES[value.dtype],
@@ -102,13 +103,12 @@ def gather_reduce(
     if torch.compiler.is_compiling():
         result = torch.ops.pyg_fullgraph.gather_reduce(x, src, rowptr, weight, reduce)
         return keep("gather_reduce", result, out)
-    module = kernel(x) if weight is None else kernel(x, weight)
+    module = kernel(x, at=(src, rowptr)) if weight is None else kernel(x, weight, at=(src, rowptr))
+    check_edges("gather_reduce", "src", src, rowptr, module, x=x, weight=weight)
     if module is None or (weight is not None and weight.dtype != x.dtype):
         return keep("gather_reduce", reference.gather_reduce(x, src, rowptr, weight, reduce), out)
-    x, src = with_packed_rows(x), src.contiguous()
-    weight = None if weight is None else weight.contiguous()
-    if module.count_edges(rowptr.data_ptr(), rows) != src.numel():
-        fail_edges("gather_reduce", "src", src, rowptr)
+    x, src = with_packed_rows(x), flat(src)
+    weight = None if weight is None else flat(weight)
     result = output("gather_reduce", out, x, (rows, *x.shape[1:]))
     channels = width(x) if heads == 1 else math.prod(x.shape[2:])
     module.gather_reduce(
@@ -121,19 +121,11 @@ def gather_reduce(
 
 def check_weight(x: Tensor, src: Tensor, weight: Tensor | None) -> int:
     """Check the weight's shape and return the number of heads it tells apart."""
-    if weight is None or tuple(weight.shape) == (src.shape[0],):
+    if weight is None:
+        return 1
+    if tuple(weight.shape) == (src.shape[0],):
         return 1
     if x.dim() >= 2 and tuple(weight.shape) == (src.shape[0], x.shape[1]):
         return x.shape[1]
     shapes = f"[E] = [{src.shape[0]}]" + (f" or [E, H] = [{src.shape[0]}, {x.shape[1]}]" if x.dim() >= 2 else "")
     fail("gather_reduce", "weight", weight, f"None, {shapes}")
-
-
-def fail_edges(operator: str, name: str, got: Tensor, rowptr: Tensor) -> None:
-    """Raise the error for edge arrays that do not fit `rowptr`."""
-    first, last = int(rowptr[0]), int(rowptr[-1])
-    valid = (
-        f"[E, ...] with E = rowptr[-1] - rowptr[0] = {last} - {first} = {last - first}, and rowptr never decreasing "
-        "(pass the edges of exactly these rows)"
-    )
-    fail(operator, name, got, valid)

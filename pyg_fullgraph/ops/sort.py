@@ -8,7 +8,7 @@ from torch import Tensor
 from pyg_fullgraph.errors import GraphError
 from pyg_fullgraph.ops import reference
 from pyg_fullgraph.ops.backend import INDICES, PLAIN, load, threads_or_default
-from pyg_fullgraph.ops.check import check_index, fail
+from pyg_fullgraph.ops.check import check_count, check_index, fail, flat
 
 
 def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
@@ -24,27 +24,31 @@ def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Te
         perm: [E], of index's type.
 
     Raises:
-        OperatorError: `index` has a wrong shape or type.
+        OperatorError: `index` has a wrong shape or type, or `num_rows` or `threads` is no number of rows or threads.
         GraphError: a row is out of range; the first such edge is named.
     """
     check_index("csr", "index", index)
+    check_count("csr", "num_rows", num_rows)
+    threads = threads_or_default(threads)
     if index.dtype == torch.int32 and index.numel() > torch.iinfo(torch.int32).max:
         fail("csr", "index", index, "int64 for so many edges: perm has index's type")
     if torch.compiler.is_compiling():
         result: tuple[Tensor, Tensor] = torch.ops.pyg_fullgraph.csr(index, num_rows)
         return result
+    if type(index) in PLAIN and (index.is_meta or index.layout is not torch.strided):
+        fail("csr", "index", index, "a dense tensor that holds values")
     plain = type(index) in PLAIN and index.device.type == "cpu"
     module = load().module if plain else None
     if module is None:
-        if plain or index.device.type not in ("cpu", "meta"):
+        if type(index) in PLAIN:
             fail_range(index, num_rows)
         return reference.csr(index, num_rows)
-    index = index.contiguous()
+    index = flat(index)
     rowptr = torch.empty(num_rows + 1, dtype=torch.int64)
     perm = torch.empty_like(index)
     fine = module.csr(
         index.data_ptr(), INDICES[index.dtype], index.numel(), num_rows,
-        rowptr.data_ptr(), perm.data_ptr(), threads_or_default(threads),
+        rowptr.data_ptr(), perm.data_ptr(), threads,
     )  # fmt: skip
     if not fine:
         fail_range(index, num_rows)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.ops.attention import segment_softmax
-from pyg_fullgraph.ops.check import check_index, check_reduce, check_rows
+from pyg_fullgraph.ops.check import check_count, check_index, check_reduce, check_rows
 from pyg_fullgraph.ops.reduce import gather_reduce
 from pyg_fullgraph.ops.sort import csr
 
@@ -33,6 +33,7 @@ def reduce_by(x: Tensor, index: Tensor, rows: int, reduce: str = "sum") -> Tenso
         GraphError: a destination is out of range.
     """
     check_index("reduce_by", "index", index)
+    check_count("reduce_by", "rows", rows)
     check_reduce("reduce_by", reduce)
     check_rows("reduce_by", "x", x, index.numel(), "E")
     rowptr, perm = csr(index, rows)
@@ -55,6 +56,7 @@ def softmax_by(x: Tensor, index: Tensor, rows: int) -> Tensor:
         GraphError: a destination is out of range.
     """
     check_index("softmax_by", "index", index)
+    check_count("softmax_by", "rows", rows)
     check_rows("softmax_by", "x", x, index.numel(), "E")
     rowptr, perm = csr(index, rows)
     order = perm.long()

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.graph.order import inverse, order_nodes
 from pyg_fullgraph.ir import map_args
 from pyg_fullgraph.ir.forms import Form
 from pyg_fullgraph.ir.renumber import Renumbering
+from pyg_fullgraph.ops import trusted
 
 Edges = tuple[Tensor, Tensor, Any, Any]  # sources, destinations, the space of each
 
@@ -110,7 +110,7 @@ def _permuted(tensor: Tensor, form: Form, orders: dict[Any, Tensor]) -> Tensor:
         parts.append(part + at)
         at += part.numel()
     index = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return ops.gather(tensor, index) if form.dim == 0 else tensor.index_select(form.dim, index)
+    return trusted.gather(tensor, index) if form.dim == 0 else tensor.index_select(form.dim, index)
 
 
 def _relabelled(tensor: Tensor, numbers: Any, places: dict[Any, Tensor]) -> Tensor:

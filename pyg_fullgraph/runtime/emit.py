@@ -14,10 +14,10 @@ from typing import Any
 import sympy
 import torch
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, by_column, packet_of
 from pyg_fullgraph.ir.fused import At, operands
 from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.runtime.aggregate import aggregate
 from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values, view_base
 from pyg_fullgraph.runtime.code import Binding, BlockCode
@@ -152,14 +152,14 @@ class Emitter:
             k = self.layouts.index(context)
             self.kernels.append("repeat")
             rows = self._use(x, None, value, same_rows=True)
-            repeat = self._object(ops.repeat, "repeat")
+            repeat = self._object(trusted.repeat, "repeat")
             if value.row_dim:
                 return f"{repeat}({rows}.movedim({value.row_dim}, 0), P{k}, threads=1).movedim(0, {value.row_dim})"
             return f"{repeat}({rows}, P{k}, threads=1)"
         table = self._bind(f"T_{_ident(x)}", Binding("table", x))
         at = self._edge_index(index, context)
         self.kernels.append("gather")
-        gather = self._object(ops.gather, "gather")
+        gather = self._object(trusted.gather, "gather")
         made = f"{gather}(*{table}.gather({at}), threads=1)"
         return f"{made}.movedim(0, {value.row_dim})" if value.row_dim else made
 
@@ -169,7 +169,7 @@ class Emitter:
         if not by_column(value):
             return self._emit_aggregate(value, x, index, k)
         self.kernels.append("segment_reduce")
-        call = self._object(ops.segment_reduce, "segment_reduce")
+        call = self._object(trusted.segment_reduce, "segment_reduce")
         edges = self._use(x, index, value)
         if value.row_dim:
             edges = f"{edges}.movedim({value.row_dim}, 0).contiguous()"
@@ -186,7 +186,7 @@ class Emitter:
     def _emit_softmax(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
         self.kernels.append("segment_softmax")
-        call = self._object(ops.segment_softmax, "segment_softmax")
+        call = self._object(trusted.segment_softmax, "segment_softmax")
         return f"{call}({self._use(x, index, value)}, P{self.layouts.index(index)}, threads=1)"
 
     def _emit_gather_reduce(self, value: Value, context: str | None) -> str:
@@ -197,7 +197,7 @@ class Emitter:
         if weight is not None:
             used = self._use(weight.name, value.args[2].name, value)
             flat = f"{self._object(edge_weight, 'edge_weight')}({used})"
-        call = self._object(ops.gather_reduce, "gather_reduce")
+        call = self._object(trusted.gather_reduce, "gather_reduce")
         reduce = value.kwargs["reduce"]
         return f"{call}({table}, P{k}, {flat}, {reduce!r}, threads=1{self._out(value)})"
 
@@ -209,18 +209,20 @@ class Emitter:
         return f"{call}({self._source(value)}, P{self._layout(value)}, {parts}, threads=1{self._out(value)})"
 
     def _emit_message(self, value: Value, context: str | None) -> str:
-        return self._emit_fused(value, ops.message)
+        return self._emit_fused(value, trusted.message)
 
     def _emit_message_reduce(self, value: Value, context: str | None) -> str:
         outs = [self._destination(item) for item in outputs_of(self.program, value) if item.name in self.places]
         count = len(value.kwargs["reduces"])
-        return self._emit_fused(value, ops.message_reduce, f", outs=({', '.join(outs)},)" if len(outs) == count else "")
+        return self._emit_fused(
+            value, trusted.message_reduce, f", outs=({', '.join(outs)},)" if len(outs) == count else ""
+        )
 
     def _emit_softmax_reduce(self, value: Value, context: str | None) -> str:
-        return self._emit_fused(value, ops.softmax_reduce, self._out(value))
+        return self._emit_fused(value, trusted.softmax_reduce, self._out(value))
 
     def _emit_edge_dot(self, value: Value, context: str | None) -> str:
-        return self._emit_fused(value, ops.edge_dot)
+        return self._emit_fused(value, trusted.edge_dot)
 
     def _emit_fused(self, value: Value, operator: Any, out: str = "") -> str:
         self.kernels.append(operator.__name__)
@@ -289,7 +291,7 @@ class Emitter:
         if context is None:
             made = f"{table}.read(r0, r1)"
         else:
-            gather = self._object(ops.gather, "gather")
+            gather = self._object(trusted.gather, "gather")
             made = f"{gather}(*{table}.gather({self._perm(context)}), threads=1)"
         return f"{made}.movedim(0, {row_dim})" if row_dim else made
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.ir import Dim, Ref, Value, map_args
 from pyg_fullgraph.ir.work import SizeOf
+from pyg_fullgraph.ops import trusted
 
 Lookup = Callable[[str], Any]
 
@@ -70,15 +70,15 @@ def _reduce(value: Value, size_of: SizeOf, x: Tensor, index: Tensor, reduce: Any
     if not isinstance(reduce, str):
         given = x, index, _rows(value, size_of), value.row_dim
         return _call_sorted(reduce, *given) if _wants_sorted(reduce) else reduce(*given)
-    rowptr, perm = ops.csr(index.contiguous(), _rows(value, size_of))
+    rowptr, perm = trusted.csr(index.contiguous(), _rows(value, size_of))
     sorted_rows = x.movedim(value.row_dim, 0).index_select(0, perm.long())
-    return ops.segment_reduce(sorted_rows, rowptr, reduce).movedim(0, value.row_dim)
+    return trusted.segment_reduce(sorted_rows, rowptr, reduce).movedim(0, value.row_dim)
 
 
 def _softmax(value: Value, size_of: SizeOf, score: Tensor, index: Tensor, rows: int) -> Tensor:
-    rowptr, perm = ops.csr(index.contiguous(), rows)
+    rowptr, perm = trusted.csr(index.contiguous(), rows)
     row_dim = value.row_dim or 0
-    sorted_rows = ops.segment_softmax(score.movedim(row_dim, 0).index_select(0, perm.long()), rowptr)
+    sorted_rows = trusted.segment_softmax(score.movedim(row_dim, 0).index_select(0, perm.long()), rowptr)
     out = torch.empty_like(sorted_rows)
     out[perm.long()] = sorted_rows
     return out.movedim(0, row_dim)
@@ -94,22 +94,22 @@ def edge_weight(weight: Tensor | None) -> Tensor | None:
 
 
 def explicit(value: Tensor, src: Tensor, rowptr: Tensor, *, score: Tensor, **more: Any) -> Tensor:
-    """`ops.attention` with scores of any trailing shape that flattens to [E, H]."""
-    return ops.attention(value, src, rowptr, score.reshape(score.shape[0], value.shape[1]), **more)
+    """`trusted.attention` with scores of any trailing shape that flattens to [E, H]."""
+    return trusted.attention(value, src, rowptr, score.reshape(score.shape[0], value.shape[1]), **more)
 
 
 def gatv2(
     value: Tensor, src: Tensor, rowptr: Tensor, *, key: Tensor, query: Tensor, att: Tensor, **more: Any
 ) -> Tensor:
-    """`ops.attention_gatv2` with `att` of any leading shape that flattens to [H, C]."""
-    return ops.attention_gatv2(value, src, rowptr, key, query, att.reshape(key.shape[1:]), **more)
+    """`trusted.attention_gatv2` with `att` of any leading shape that flattens to [H, C]."""
+    return trusted.attention_gatv2(value, src, rowptr, key, query, att.reshape(key.shape[1:]), **more)
 
 
 ATTENTION: dict[str, Callable[..., Tensor]] = {
     "explicit": explicit,
-    "additive": ops.attention_additive,
+    "additive": trusted.attention_additive,
     "gatv2": gatv2,
-    "dot": ops.attention_dot,
+    "dot": trusted.attention_dot,
 }
 
 _WHOLE: dict[str, Callable[..., Tensor]] = {

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.ir import BlockProgram, Program, Value, by_column
 from pyg_fullgraph.ir.fused import FUSED, At, index_of, operands
+from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.runtime import hubs
 from pyg_fullgraph.runtime.code import Binding
 from pyg_fullgraph.runtime.emit import Emitter, Instance, _ident
@@ -196,7 +196,7 @@ class Splitter(Emitter):
         total, stats = self._total("weigh", value), self._total("stats", value)
         weight = self._call(hubs.weights, self._score(value, index), stats)
         if value.op == "attention":
-            call = self._object(ops.gather_reduce, "gather_reduce")
+            call = self._object(trusted.gather_reduce, "gather_reduce")
             made = f"{call}({self._source(value)}, P{self._layout(value)}, {weight}, 'sum', threads=1)"
         else:
             made = self._call(hubs.weighted, "formed", weight)
@@ -218,7 +218,7 @@ class Splitter(Emitter):
         factor = repr(scale) if not hasattr(scale, "name") else self._use(scale.name, None, value)
         named = self._named(value, without=("scale",))
         made = f"{self._source(value)}, P{self._layout(value)}{', ' + named if named else ''}, threads=1"
-        self.lines.append(f"formed = {self._object(ops.message, 'message')}({made})")
+        self.lines.append(f"formed = {self._object(trusted.message, 'message')}({made})")
         return f"formed * {factor}"
 
     def _attention_score(self, value: Value, index: str) -> str:
@@ -232,7 +232,7 @@ class Splitter(Emitter):
         src = self._edge_index(value.args[1].name, index)
         named = f"dst={self._use(parts[row].name, None, value)}, edge={self._use(parts[edge].name, index, value)}"
         leaky = f"activation='leaky_relu', negative_slope={parts['negative_slope']!r}"
-        call = self._object(ops.message, "message")
+        call = self._object(trusted.message, "message")
         made = f"{call}(*{table}.gather({src}), P{self._layout(value)}, {named}, {leaky}, threads=1)"
         if additive:
             return made

@@ -428,3 +428,24 @@ class RGCNNet(Module):
     def forward(self, node_id: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
         x = self.conv1(self.table(node_id), edge_index, edge_type).relu()
         return self.conv2(x, edge_index, edge_type)
+
+
+class OwnChecks(Module):
+    """Checks of sizes in the forms people write them in."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.conv, self.form = gnn.SAGEConv(8, 4), form
+
+    def forward(self, x: Tensor, edge_index: Tensor, weight: Tensor) -> Tensor:
+        if self.form == "if":
+            if x.size(0) % 3 != 0:
+                raise ValueError("rows in threes")
+        elif self.form == "assert":
+            assert x.shape[0] % 3 == 0, "rows in threes"
+        elif self.form == "not":
+            if not x.shape[0] % 3 == 0:
+                raise ValueError
+        else:
+            assert x.size(0) < edge_index.size(1) and weight.size(0) > 10
+        return self.conv(x, edge_index) * weight.mean()
