@@ -33,6 +33,17 @@ _MACHINERY = (
 _LAYERS = os.path.join(_TORCH, "nn", "modules") + os.sep
 _SELF = __file__
 
+#: How it is asked whether a size is 0 or 1: the relation, and the numbers on its right.
+_LEAST: dict[type, tuple[int, ...]] = {
+    sympy.Eq: (0, 1),
+    sympy.Ne: (0, 1),
+    sympy.Gt: (0, 1),
+    sympy.Le: (0, 1),
+    sympy.Lt: (1, 2),
+    sympy.Ge: (1, 2),
+}
+_MANY = 2**20
+
 #: Asked with the frame that wants to know and the question; the answer, or None to let torch raise.
 Asked = Callable[[FrameType, sympy.Expr], "bool | int | float | None"]
 
@@ -54,6 +65,10 @@ class Guards(ShapeEnv):
 
     def evaluate_expr(self, orig_expr: Any, *args: Any, **kwargs: Any) -> Any:
         """As in `ShapeEnv`."""
+        if kwargs.get("size_oblivious") or True in args[2:3]:
+            of_many = self._of_many(orig_expr)
+            if of_many is not None:
+                return sympy.sympify(of_many)
         try:
             answer = super().evaluate_expr(orig_expr, *args, **kwargs)
         except GuardOnDataDependentSymNode:
@@ -66,6 +81,18 @@ class Guards(ShapeEnv):
         if kwargs.get("fallback_value") is None and isinstance(orig_expr, sympy.Basic) and orig_expr.free_symbols:
             return self._decided(orig_expr, answer)
         return answer
+
+    def _of_many(self, question: Any) -> bool | None:
+        """The answer for sizes of many rows, where an operator asks if a size is 0 or 1 and only the data tells.
+
+        So newer versions of torch answer by themselves, where the question only chooses between equal ways.
+        """
+        least = _LEAST.get(type(question))
+        if least is None or question.rhs not in least or question.lhs.is_number:
+            return None
+        if self._maybe_evaluate_static(question, size_oblivious=True) is not None:
+            return None  # torch knows
+        return bool(question.subs(dict.fromkeys(question.free_symbols, _MANY)))
 
     def _get_user_frame(self) -> FrameType | None:
         """As in `ShapeEnv`, which imports all of `torch.export` (0.5 s) to know its own files."""
