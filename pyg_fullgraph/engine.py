@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
-from pyg_fullgraph.capture.sparse import assembled
+from pyg_fullgraph.capture.sparse import Held, assembled
 from pyg_fullgraph.capture.state import ModelState
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
@@ -130,7 +131,7 @@ class Engine:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
-        self._state, self._workers = ModelState(), Workers()
+        self._state, self._held, self._workers = ModelState(), Held(), Workers()
 
     def __getstate__(self) -> dict[str, Any]:
         """The model and the options: a copy, or an engine sent to another process, traces at its own first call."""
@@ -176,20 +177,19 @@ class Engine:
             CaptureError: the forward has no exact capture, and `fallback` is "error".
             FullGraphMismatch: verification failed.
         """
-        state = self._state.number(self.model)
-        signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
-        wanted, sizes = Nodes.of(nodes), signature.sizes(tensors)
+        wanted = Nodes.of(nodes)
+        try:
+            state, signature, tensors = self._bind(args, kwargs)
+        except CaptureError as error:
+            return self._by_itself(error, functools.partial(own_forward, self.model, args, kwargs, wanted), out)
+        sizes = signature.sizes(tensors)
         own = functools.partial(own_forward, self.model, args, kwargs, wanted, signature, tensors)
         if without_nodes(sizes) or not signature.decided:  # layers branch on it; one node or edge tells nothing
             return copied(out, own())
         try:
             captured = self._capture(signature, state, tensors)
         except CaptureError as error:
-            if self.fallback == "error":
-                raise
-            result = copied(out, own())
-            self._note(f"ran the model's own forward: {error}")
-            return result
+            return self._by_itself(error, own, out)
         branch = captured.traced.differs(sizes)
         if branch is not None:
             result = copied(out, own())
@@ -204,6 +204,14 @@ class Engine:
         self._last = signature
         return copied(out, result)
 
+    def _by_itself(self, error: CaptureError, own: Callable[[], Any], out: Tensor | None) -> Any:
+        """The model's own forward, where the call cannot be captured and `fallback` says so."""
+        if self.fallback == "error":
+            raise error
+        result = copied(out, own())
+        self._note(f"ran the model's own forward: {error}")
+        return result
+
     def _note(self, text: str, instead_of: str | None = None) -> None:
         """Tell it once, in the place of an earlier note that begins like that: an engine may see many graphs."""
         for number, earlier in enumerate(self.notes):
@@ -217,7 +225,7 @@ class Engine:
         signature = captured.signature
 
         def again(*args: Any, **kwargs: Any) -> Any:
-            smaller, changed = bind(self.model, args, kwargs, like=signature)
+            smaller, changed = bind(self.model, args, kwargs, like=signature, places=signature.places)
             if smaller.key != signature.key:
                 return self.model(*args, **kwargs)
             result = self._run(captured, changed, None, False)  # in the given order: the graph is small
@@ -242,10 +250,10 @@ class Engine:
         Args:
             args, kwargs: as for the model's forward.
         """
-        signature, tensors = bind(self.model, args, kwargs, dims=self.dims, like=self._last)
+        state, signature, tensors = self._bind(args, kwargs)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
-        captured = self._capture(signature, self._state.number(self.model), tensors)
+        captured = self._capture(signature, state, tensors)
         arrangement, note = self._arrangement(captured, tensors)
         if arrangement is not None:
             tensors = arrangement.arranged(signature.names, tensors)
@@ -276,6 +284,13 @@ class Engine:
         return any(needs_all_rows(item.program, item.compiled.schedule) for item in self._captured.values())
 
     # -- one call ---------------------------------------------------------------------------------------------
+
+    def _bind(self, args: Any, kwargs: dict[str, Any]) -> tuple[int, Signature, list[Tensor]]:
+        """The model's state, and the call taken apart: its arguments, and matrices in attributes of the model."""
+        state = self._state.number(self.model)
+        places = self._held.places(self.model, state)
+        with _MODELS if places else contextlib.nullcontext():  # a trace puts stand-ins in these places
+            return state, *bind(self.model, args, kwargs, dims=self.dims, like=self._last, places=places)
 
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()

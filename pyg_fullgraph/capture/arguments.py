@@ -17,7 +17,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 
-from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.capture.matrices import Make, is_matrix, parts_of, whole
+from pyg_fullgraph.errors import CaptureError
 from pyg_fullgraph.graph import Graph
 
 Path = tuple[Any, ...]
@@ -79,8 +80,8 @@ class Const:
 
 @dataclass(frozen=True)
 class Branch:
-    """A container: `kind` is tuple, list, dict, named, data or graph; `template` is a tensor-free copy of a data
-    object.
+    """A container: `kind` is tuple, list, dict, named, data, graph or matrix; `template` is a tensor-free copy of a
+    data object.
     """
 
     kind: str
@@ -88,6 +89,17 @@ class Branch:
     keys: tuple[Any, ...]
     children: tuple[Any, ...]
     template: Any = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class FoundMatrix:
+    """The leaves of a sparse matrix, see `capture.matrices`; `compressed` where the first index is pointers."""
+
+    path: Path
+    indices: tuple[int, ...]
+    value: int | None
+    counters: tuple[int, ...]
+    compressed: bool
 
 
 class Found:
@@ -100,6 +112,8 @@ class Found:
         self._numbers: dict[int, int] = {}
         self.constants: list[Const] = []
         self.graphs: list[tuple[Path, tuple[int, int, int]]] = []  # leaves of every Graph: edges, sources, nodes
+        self.matrices: list[FoundMatrix] = []
+        self.known: dict[int, Branch] = {}  # by identity, the matrices taken apart
 
     def add(self, original: Tensor, tensor: Tensor, path: Path) -> Slot:
         if id(original) not in self._numbers:
@@ -133,8 +147,10 @@ def flatten(value: Any, path: Path, found: Found) -> Any:
     """Take one argument apart; tensors go to `found`, the tree of what is left is returned."""
     if isinstance(value, EdgeIndex):
         return found.add(value, value.as_tensor(), path)
+    if is_matrix(value):
+        return _flatten_matrix(value, path, found)
     if isinstance(value, Tensor):
-        _refuse_sparse(value, path)
+        _refuse_special(value, path)
         plain = value.as_tensor() if hasattr(value, "as_tensor") else value  # torch_geometric.Index
         if plain.is_neg() or plain.is_conj():  # kernels read memory, which holds other values than torch shows
             plain = plain.resolve_neg().resolve_conj()
@@ -152,8 +168,6 @@ def flatten(value: Any, path: Path, found: Found) -> Any:
     if isinstance(value, (tuple, list)):
         children = tuple(flatten(item, (*path, i), found) for i, item in enumerate(value))
         return Branch("tuple" if isinstance(value, tuple) else "list", None, (), children)
-    if type(value).__name__ == "SparseTensor":
-        raise InputError(_sparse_message(path))
     constant = Const(value, path)
     found.constants.append(constant)
     return constant
@@ -190,15 +204,42 @@ def _flatten_graph(graph: Graph, path: Path, found: Found) -> Branch:
     return Branch("graph", Graph, (graph.bipartite,), (edges, slots[0], slots[-1]))
 
 
-def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any]) -> Any:
-    """The argument again, with `tensors` by leaf number and `size_of(space)` for sizes."""
+def _flatten_matrix(matrix: Any, path: Path, found: Found) -> Branch:
+    """A sparse matrix: its indices, its values, and for each sparse dimension a tensor that only counts it."""
+    known = found.known.get(id(matrix))
+    if known is not None:
+        return known
+    parts = parts_of(matrix, describe(path))
+    slots = [found.add(tensor, tensor, (*path, Attribute(name))) for name, tensor in parts.named()]
+    counters = []
+    for name, count in zip(("rows", "columns", *map(str, range(2, 9))), parts.size, strict=False):
+        counter = torch.zeros((), device=parts.indices[0].device).expand(count)
+        counters.append(found.add(counter, counter, (*path, Attribute(name))))
+    leaves = [slot.index for slot in slots]
+    count = len(parts.indices)
+    found.matrices.append(
+        FoundMatrix(
+            path,
+            tuple(leaves[:count]),
+            leaves[count] if parts.value is not None else None,
+            tuple(slot.index for slot in counters),
+            parts.kind.layout in ("csr", "csc"),
+        )
+    )
+    found.keep.append(matrix)
+    found.known[id(matrix)] = Branch("matrix", None, (parts.kind,), (*slots, *counters))
+    return found.known[id(matrix)]
+
+
+def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any], make: Make = whole) -> Any:
+    """The argument again, with `tensors` by leaf number and `size_of(space)` for sizes; `make` makes matrices."""
     if isinstance(node, Slot):
         return _number(tensors[node.index]) if node.scalar else tensors[node.index]
     if isinstance(node, SizeSlot):
         return size_of(node.space)
     if isinstance(node, Const):
         return node.value
-    children = [rebuild(child, tensors, size_of) for child in node.children]
+    children = [rebuild(child, tensors, size_of, make) for child in node.children]
     if node.kind == "tuple":
         return tuple(children)
     if node.kind == "list":
@@ -207,6 +248,9 @@ def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any]) ->
         return node.cls(*children)
     if node.kind == "data":
         return _rebuild_data(node, children)
+    if node.kind == "matrix":
+        dims = node.keys[0].dims
+        return make(node.keys[0], children[:-dims], [counter.size(0) for counter in children[-dims:]])
     if node.kind == "graph":
         edge_index, sources, nodes = children
         return Graph.rebuilt(edge_index, sources.size(0), nodes.size(0), node.keys[0])
@@ -242,16 +286,9 @@ def _rebuild_data(node: Branch, children: list[Any]) -> Any:
     return data
 
 
-def _refuse_sparse(tensor: Tensor, path: Path) -> None:
-    if tensor.layout is not torch.strided:
-        raise InputError(_sparse_message(path))
-    if tensor.is_quantized or tensor.is_nested:
-        raise InputError(f"Argument '{describe(path)}' is a quantized or nested tensor; pass a plain dense tensor.")
-
-
-def _sparse_message(path: Path) -> str:
-    return (
-        f"Argument '{describe(path)}' is a sparse matrix. Pass edge_index (and the values as edge_weight) "
-        "instead: "
-        "row, col = adj_t.coo()[:2]; edge_index = torch.stack([col, row])."
-    )
+def _refuse_special(tensor: Tensor, path: Path) -> None:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        raise CaptureError(
+            f"Argument '{describe(path)}' is a quantized, nested or mkldnn tensor, which cannot be captured; pass a "
+            "plain dense tensor."
+        )

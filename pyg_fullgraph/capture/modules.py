@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from pyg_fullgraph.capture.matrices import is_matrix
 from pyg_fullgraph.capture.problems import Problem, Problems
 from pyg_fullgraph.errors import InputError
 
@@ -127,13 +128,15 @@ def plain_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for prefix, module in model.named_modules():
         for key, value in vars(module).items():
-            if isinstance(value, Tensor) and not key.startswith("_cached"):
+            if isinstance(value, Tensor) and not key.startswith("_cached") and not is_matrix(value):
                 found[f"{prefix}.{key}" if prefix else key] = value
     return found
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and buffers by name, but for sparse matrices (`capture.sparse.held`)."""
+    found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor for name, tensor in found.items() if not is_matrix(tensor)}
 
 
 def lifted_tensors(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ Two calls with equal `Signature.key` run the same traced program, whatever their
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,11 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.capture.arguments import Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
+from pyg_fullgraph.capture.matrices import Make, whole
+from pyg_fullgraph.capture.matrix_spaces import matrix_dims
 from pyg_fullgraph.capture.sizes import size_arguments
 from pyg_fullgraph.capture.spaces import Dims, infer_dims
+from pyg_fullgraph.capture.sparse.held import Place, held_at, name_of
 from pyg_fullgraph.capture.use import dims_by_use
 from pyg_fullgraph.errors import InputError
 
@@ -93,6 +96,11 @@ class Signature:
         return (self.leaves, self.spec)
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the model's attributes held sparse matrices."""
+        return self.spec.children[2].keys if len(self.spec.children) > 2 else ()
+
+    @property
     def spaces(self) -> dict[str, tuple[int, int]]:
         """Space name -> (leaf number, axis) where its size is read."""
         return dict(self._sources)
@@ -117,15 +125,26 @@ class Signature:
                     )
         return {name: size for name, (size, _) in found.items()}
 
-    def call(self, tensors: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """`(args, kwargs)` of forward with `tensors` in place of the tensors of the bound call."""
+    def call(self, tensors: list[Any], make: Make = whole) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """`(args, kwargs)` of forward with `tensors` in place of the tensors of the bound call.
 
+        Args:
+            tensors: one for each leaf.
+            make: makes sparse matrices of their parts; real ones unless another is given.
+        """
+        args, kwargs = (self._part(i, tensors, make) for i in (0, 1))
+        return tuple(args), dict(kwargs)
+
+    def held(self, tensors: list[Any], make: Make = whole) -> dict[Place, Any]:
+        """The sparse matrices in the model's attributes, by their places, of `tensors` as in `call`."""
+        return dict(self._part(2, tensors, make)) if len(self.spec.children) > 2 else {}
+
+    def _part(self, number: int, tensors: list[Any], make: Make) -> Any:
         def size_of(space: str) -> Any:
             leaf, axis = self._sources[space]
             return tensors[leaf].size(axis)
 
-        args, kwargs = rebuild(self.spec, tensors, size_of)
-        return tuple(args), dict(kwargs)
+        return rebuild(self.spec.children[number], tensors, size_of, make)
 
     def __str__(self) -> str:
         return ", ".join(
@@ -141,25 +160,28 @@ def bind(
     *,
     dims: Mapping[str, tuple[int | str, ...]] | None = None,
     like: Signature | None = None,
+    places: Sequence[Place] = (),
 ) -> tuple[Signature, list[Tensor]]:
     """Flatten a call `model(*args, **kwargs)` into a signature and its tensors.
 
     Args:
         model: its `forward` gives positional arguments their names.
-        args, kwargs: the call. Tensors, `EdgeIndex`, None, numbers, strings, (named) tuples, lists, dicts
-            and whole `Data`, `HeteroData` or `Batch` objects are understood. A tensor that is passed twice
+        args, kwargs: the call. Tensors, sparse matrices, `EdgeIndex`, None, numbers, strings, (named) tuples, lists,
+            dicts and whole `Data`, `HeteroData` or `Batch` objects are understood. A tensor that is passed twice
             is one leaf.
         dims: dimensions by leaf name, for those that `bind` cannot or should not infer.
         like: the signature of an earlier call; decides where sizes alone leave a choice (N == E, say).
             Where a `Graph` is among the arguments and there is no such call, the forward itself decides
             (`capture.use`).
+        places: where the model's attributes hold sparse matrices, whose parts are leaves as well.
 
     Returns:
         The signature, and the tensors of its leaves in order. `EdgeIndex` is unwrapped to its plain tensor.
 
     Raises:
-        InputError: for sparse matrices (convert them to edge_index first), arguments that do not fit
-            forward, and values that cannot be told apart from one call to the next.
+        InputError: for arguments that do not fit forward, and values that cannot be told apart from one call to the
+            next.
+        CaptureError: for tensors of a layout that cannot be captured.
     """
     memo = _Memo() if like is None else like._memo
     named_args, named_kwargs = _named(model, tuple(args), dict(kwargs), memo)
@@ -167,7 +189,10 @@ def bind(
     arg_nodes = tuple(flatten(value, (name,), found) for name, value in named_args)
     kwarg_nodes = tuple(flatten(value, (name,), found) for name, value in named_kwargs)
     names = tuple(name for name, _ in named_kwargs)
-    trees = (Branch("tuple", None, (), arg_nodes), Branch("dict", None, names, kwarg_nodes))
+    trees: tuple[Branch, ...] = (Branch("tuple", None, (), arg_nodes), Branch("dict", None, names, kwarg_nodes))
+    if places:
+        held = tuple(flatten(held_at(model, place), (name_of(place),), found) for place in places)
+        trees = (*trees, Branch("dict", None, tuple(places), held))
     spec = Branch("tuple", None, (), trees)
     call = (spec, found.paths, [(t.shape, t.dtype, t.device) for t in found.tensors], dims)
     if memo.result is None or memo.call != call:
@@ -189,7 +214,7 @@ def _infer(
 ) -> tuple[Signature, list[int]]:
     """The signature of a call taken apart, and the sizes among its arguments that no tensor has."""
     fixed: dict[str, Dims] = {leaf.name: leaf.dims for leaf in like.leaves} if like is not None else {}
-    known, decided = dict(dims or {}), True
+    known, decided = {**matrix_dims(found, fixed), **(dims or {})}, True
     if found.graphs and _fits(fixed, found):
         known = fixed
     elif found.graphs:

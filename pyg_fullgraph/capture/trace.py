@@ -40,7 +40,7 @@ from pyg_fullgraph.capture.scalars import numbers_to_tensors
 from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
 from pyg_fullgraph.capture.shims import adapted, uncache
 from pyg_fullgraph.capture.signature import Leaf, Signature
-from pyg_fullgraph.capture.sparse import SPARSE, sparse_names, taken_apart
+from pyg_fullgraph.capture.sparse import SPARSE, in_place, sparse_names, stand_ins, taken_apart
 from pyg_fullgraph.capture.standins import STAND_INS
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
@@ -343,8 +343,10 @@ class _Trace:
         for name in self.attributes:
             owner, _, attribute = name.rpartition(".")
             vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
-        args, kwargs = self.signature.call(list(tensors[len(self.real) :]))
-        result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
+        given, make = list(tensors[len(self.real) :]), stand_ins(self.watch)
+        args, kwargs = self.signature.call(given, make)
+        with in_place(self.model, self.signature.held(given, make)):
+            result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
         values, self.packing = unpack(result)
         leaves, self.parts = pytree.tree_flatten([taken_apart(value) for value in values])
         recorded = []

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from pyg_fullgraph.capture.signature import Signature
 from pyg_fullgraph.front.attempts import NO_ROWS, Verification
+from pyg_fullgraph.front.matrices import Holding, holding, inputs_of, rows_of_leaves
 from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
-from pyg_fullgraph.front.verify import Inputs
 from pyg_fullgraph.ir import needs_all_rows
-from pyg_fullgraph.ir.ends import pairs_of_ends
 from pyg_fullgraph.runtime import Compiled
 from pyg_fullgraph.runtime.restrict import gathering_steps
 
@@ -78,15 +77,15 @@ def compared(
         FullGraphMismatch: they differ.
     """
     program = compiled.program
-    dims, numbered = [leaf.dims for leaf in signature.leaves], pairs_of_ends(program)
+    held = bool(signature.places)
     return verify(
-        Inputs(tensors, dims, signature.call, ends=[numbered.get(name, ()) for name in signature.names]),
+        inputs_of(signature, tensors, program),
         result,
-        forward=model,
-        engine=engine,
+        forward=Holding(model) if held else model,
+        engine=holding(model, engine) if held else engine,
         hops=gathering_steps(compiled),
         global_reduction=needs_all_rows(program, compiled.schedule),
         nodes=nodes,
         name=type(model).__name__,
-        senders=senders(program),
+        senders=senders(program, rows_of_leaves(signature)),
     )

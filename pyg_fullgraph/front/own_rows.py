@@ -17,15 +17,15 @@ def own_forward(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     nodes: Nodes | None,
-    signature: Signature,
-    tensors: list[Tensor],
+    signature: Signature | None = None,
+    tensors: list[Tensor] | None = None,
 ) -> Any:
     """What `model(*args, **kwargs)` gives, of all nodes or of some.
 
     Args:
         model, args, kwargs: the call.
         nodes: which rows are asked for; all if None.
-        signature, tensors: the call, taken apart.
+        signature, tensors: the call, taken apart; None where that cannot be: the rows of the first result are nodes.
 
     Raises:
         InputError: `nodes` does not fit what the model returns.
@@ -33,6 +33,8 @@ def own_forward(
     result = model(*args, **kwargs)
     if nodes is None:
         return result
+    if signature is None or tensors is None:
+        return nodes.of_forward(result, *forward_axes(result, {}))
     sizes = signature.sizes(tensors)
     grown = _grown(model, signature, tensors) if _is_ambiguous(model, signature, sizes) else None
     return nodes.of_forward(result, *forward_axes(result, sizes, grown))

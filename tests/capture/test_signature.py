@@ -12,7 +12,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data, HeteroData
 
 from pyg_fullgraph.capture import bind, module_fingerprint
-from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.errors import CaptureError, InputError
 
 N, E = 5, 9
 X = torch.randn(N, 16)
@@ -205,10 +205,21 @@ def test_constants_of_equal_value_and_other_type_differ() -> None:
     assert len(keys) == 5
 
 
-@pytest.mark.parametrize("sparse", [EDGES.float().to_sparse(), torch.eye(3).to_sparse_csr()], ids=["coo", "csr"])
-def test_sparse_matrices_are_refused(sparse: Tensor) -> None:
-    with pytest.raises(InputError, match=r"'edge_index' is a sparse matrix.*edge_index = torch\.stack"):
-        bind(gnn.SAGEConv(16, 8), (X, sparse), {})
+@pytest.mark.parametrize(
+    "sparse", [torch.eye(len(X))[:, :4].to_sparse(), torch.eye(len(X)).to_sparse_csr()], ids=["coo", "csr"]
+)
+def test_sparse_matrices_are_taken_apart(sparse: Tensor) -> None:
+    signature, tensors = bind(gnn.SAGEConv(16, 8), (X, sparse), {})
+    sizes = signature.sizes(tensors)
+    assert sizes["E:edge_index"] == sparse._nnz() and signature.leaves[0].dims[0] in signature.leaves[-2].dims
+    (_, again), _ = signature.call(tensors)
+    assert again.layout == sparse.layout and torch.equal(again.to_dense(), sparse.to_dense())
+
+
+@pytest.mark.parametrize("make", [lambda: torch.eye(4).to_sparse_bsr((2, 2)), lambda: torch.eye(4).to_mkldnn()])
+def test_other_layouts_are_refused(make: Any) -> None:
+    with pytest.raises(CaptureError, match="'edge_index' is a"):
+        bind(gnn.SAGEConv(16, 8), (X, make()), {})
 
 
 def test_wrong_arguments_are_told_apart_from_ours() -> None:

@@ -12,7 +12,6 @@ from torch_geometric import utils
 
 import pyg_fullgraph as fg
 from pyg_fullgraph.errors import CaptureError
-from pyg_fullgraph.runtime.results import rows_of
 
 N, E = 7, 7  # as many edges as nodes: nothing may be told apart by its size
 GENERATOR = torch.Generator().manual_seed(1)
@@ -85,11 +84,14 @@ def test_of_torch_geometric(name: str) -> None:
     same(fg.compile(function)(EDGES, weight, size=(N, N)), function(EDGES, weight, size=(N, N)))
 
 
-@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
-def test_rows_of_a_matrix(layout: str) -> None:
-    matrix, nodes = getattr(adjacency(X, EDGES), f"to_sparse_{layout}")(), torch.tensor([5, 0, 2])
-    got = rows_of({"adj": matrix}, nodes, N)["adj"]
-    assert got.layout == matrix.layout and torch.equal(got.to_dense(), matrix.to_dense()[nodes])
+def test_rows_asked_for() -> None:
+    def both(x: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
+        return x * 2, compressed(x, edge_index, torch.sparse_csr_tensor)
+
+    nodes, want = torch.tensor([5, 0, 2]), both(X, EDGES)
+    got = fg.compile(both)(X, EDGES, nodes=nodes)
+    assert torch.equal(got[0], want[0][nodes]) and got[1].layout == torch.sparse_csr
+    assert torch.equal(got[1].to_dense(), want[1].to_dense()[nodes])
 
 
 def test_order_is_kept() -> None:

@@ -303,6 +303,8 @@ class Matrix(_Base):
             return self.refuse("product with another sparse matrix")
         if len(self._entry) != 2 or self.dense_dim() or reduce not in _REDUCES:
             return self.refuse("product")
+        columns, rows = self._size[1], x.shape[0]
+        torch._check(columns == rows, lambda: f"a matrix of {columns} columns times {rows} rows")
         return combine(self, x, _REDUCES[reduce])
 
     def __matmul__(self, x: Any) -> Any:
