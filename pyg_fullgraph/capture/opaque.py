@@ -40,8 +40,24 @@ def record_opaque(
     return track_tensor_tree(result, proxy, constant=None, tracer=mode.tracer)
 
 
-def _output_columns(handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int) -> list[int]:
-    shape = [2 if i == dim else int(size) for i, size in enumerate(x.shape)]
+def _output_columns(handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int) -> list[Any]:
+    """The sizes behind the aggregated axis; those that the graph decides are those of `x`."""
+    small = _tiny_columns(handle, parameters, x, dim, 1)
+    if not any(isinstance(size, torch.SymInt) for size in x.shape[dim + 1 :]):
+        return small
+    larger = _tiny_columns(handle, parameters, x, dim, 2)
+    return [
+        one if one == two else x.shape[dim + 1 + axis]
+        for axis, (one, two) in enumerate(zip(small, larger, strict=True))
+    ]
+
+
+def _tiny_columns(
+    handle: OpaqueAggregation, parameters: dict[str, Tensor], x: Tensor, dim: int, unknown: int
+) -> list[int]:
+    """The columns for two rows of zeros, with `unknown` in the place of sizes that the graph decides."""
+    shape = [unknown if isinstance(size, torch.SymInt) else int(size) for size in x.shape]
+    shape[dim] = 2
     with _disable_current_modes(), torch.no_grad():
         tiny = torch.zeros(shape, dtype=x.dtype, device=x.device)
         index = torch.zeros(2, dtype=torch.long, device=x.device)

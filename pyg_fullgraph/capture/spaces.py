@@ -229,7 +229,8 @@ def _node_arguments(arguments: list[_Argument], spaces: _Spaces, hints: dict[int
     open_ones = [a for a in arguments if a.dims is None and a.tensor.dim() and not a.key_is_edge]
     for argument in open_ones:
         if argument.key is not None and not argument.is_edge_named:
-            _node_rows(argument, f"N:{argument.key}", spaces)
+            axis = _node_axis(argument, arguments, hints.get(argument.index))
+            _node_rows(argument, f"N:{argument.key}", spaces, axis)
     untyped = [a for a in open_ones if a.dims is None and a.key is None and not a.is_edge_named]
     named = [a for a in untyped if a.is_node_named]
     if not named and "N" not in spaces.sizes and not spaces.nodes():
@@ -240,7 +241,8 @@ def _node_arguments(arguments: list[_Argument], spaces: _Spaces, hints: dict[int
     for argument in named:
         side = pairs.get(argument.index)
         if side is not None:
-            _node_rows(argument, f"N:{side}", spaces)
+            axis = _node_axis(argument, arguments, hints.get(argument.index), {"src": 0, "dst": 1}[side])
+            _node_rows(argument, f"N:{side}", spaces, axis)
         elif pairs and argument.name.endswith(("_src", "_s")):
             _node_rows(argument, "N:src", spaces)
         elif not any(spaces.sizes[name] == argument.first for name in spaces.nodes()):
@@ -276,25 +278,32 @@ def _node_rows(argument: _Argument, space: str, spaces: _Spaces, axis: int = 0) 
     argument.dims = argument.at(axis, space)
 
 
-def _node_axis(argument: _Argument, arguments: list[_Argument], hint: Dims | None) -> int:
+def _node_axis(argument: _Argument, arguments: list[_Argument], hint: Dims | None, row: int | None = None) -> int:
     """The axis that counts nodes: the first; for PyG's static graphs `[*, N, F]` the second to last.
 
-    Where the edges leave both open, an earlier call decides.
+    Where the edges leave both open, an earlier call decides. `row` is the row of the edges that numbers these nodes.
     """
     shape = argument.tensor.shape
     if len(shape) < 3:
         return 0
-    needed, last = _max_index(arguments), len(shape) - 2
+    needed, last = _needed(argument, arguments, row), len(shape) - 2
     if shape[0] < needed <= shape[last]:
         return last
     fits = hint is not None and len(hint) == len(shape) and needed <= shape[last]
     return last if fits and hint is not None and argument.at(last, str(hint[last])) == hint else 0
 
 
-def _max_index(arguments: list[_Argument]) -> int:
-    """Nodes that the edge indices need: their largest entry plus one."""
-    tops = [int(a.tensor.max()) + 1 for a in arguments if a.dims and a.is_edge_index and a.tensor.numel()]
-    return max(tops, default=0)
+def _needed(argument: _Argument, arguments: list[_Argument], row: int | None) -> int:
+    """Nodes that the edge indices need of the kind of an argument: their largest entry plus one."""
+    tops = [0]
+    for edges in arguments:
+        if not edges.dims or not edges.is_edge_index or not edges.tensor.numel():
+            continue
+        rows = [0, 1] if row is None else [row]
+        if argument.key is not None and edges.key_is_edge:
+            rows = [i for i, end in ((0, edges.key[0]), (1, edges.key[2])) if end == argument.key]
+        tops += [int(edges.tensor[i].max()) + 1 for i in rows]
+    return max(tops)
 
 
 def _keep_hints(arguments: list[_Argument], names: list[str], hints: dict[str, Dims], spaces: _Spaces) -> None:

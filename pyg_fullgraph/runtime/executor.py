@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Ref, Schedule, Stage, map_args
-from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.ir.program import is_symbolic, symbols_of
 from pyg_fullgraph.plan import Blocks, cut_blocks, edge_limit
 from pyg_fullgraph.runtime.buffers import view_base
 from pyg_fullgraph.runtime.code import Binding, BlockCode, layouts_of
@@ -46,8 +46,9 @@ class Compiled:
         """Compute the structure that the block programs read, so that no thread has to."""
         keep: set[str] = set()
         for value in self.program:
-            if value.stage is Stage.DATA and value.space is not None:
-                structure.size_of_if_known(value.space)
+            if value.stage is Stage.DATA:
+                for size in symbols_of(value):
+                    structure.size_of_if_known(size)
         for number, step in enumerate(self.schedule.steps):
             for name in (*step.views, *step.whole):
                 for ref in self.program[name].refs():
