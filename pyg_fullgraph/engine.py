@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from pyg_fullgraph.front.check import Check, compared
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.own_rows import own_forward, without_nodes
 from pyg_fullgraph.ir import Program, needs_all_rows
+from pyg_fullgraph.ops.forked import lock_whole_at_fork, num_threads, survives_fork
 from pyg_fullgraph.passes import cut, optimise
 from pyg_fullgraph.plan import StepCost, measure_machine, predict
 from pyg_fullgraph.report import Report, explain, whole_notes
@@ -48,7 +48,7 @@ _VERIFY: dict[bool | str, str] = {
 
 #: Held while a model is traced or its own forward runs to verify: a trace replaces tensors of the model, and torch's
 #: tracing is not made for several threads.
-_MODELS = threading.RLock()
+_MODELS = lock_whole_at_fork()
 
 
 @dataclass
@@ -145,6 +145,7 @@ class Engine:
         return f"Engine({type(self.model).__name__}, traced calls: {len(self._captured)})"
 
     @released()
+    @survives_fork
     @ordinary_layers()
     @torch.inference_mode(False)  # it belongs to the caller's thread, and blocks run in others
     @torch.no_grad()
@@ -228,12 +229,14 @@ class Engine:
             smaller, changed = bind(self.model, args, kwargs, like=signature, places=signature.places)
             if smaller.key != signature.key:
                 return self.model(*args, **kwargs)
-            result = self._run(captured, changed, None, False)  # in the given order: the graph is small
+            graph = Key.of(signature, changed, 1)
+            result = self._run(captured, changed, None, False, graph)  # in the given order: the graph is small
             return captured.traced.packing.of_simple(result)
 
         numbers = None
         if nodes is not None:
-            numbers = nodes.on(captured.rows, self._structure(captured, tensors).size_of).by_space(captured.program)
+            structure = self._structure(captured, tensors, Key.of(signature, tensors, self._threads()))
+            numbers = nodes.on(captured.rows, structure.size_of).by_space(captured.program)
         self.verification = None  # of this call, or of none
         self.verification = captured.check.run(
             lambda: compared(self.model, signature, captured.compiled, tensors, result, again, numbers)
@@ -241,11 +244,12 @@ class Engine:
         if note := Check.note(self.verification):
             self._note(note)
 
+    @survives_fork
     def explain(self, *args: Any, **kwargs: Any) -> Report:
         """How a call runs: supersteps, kernels, bytes and peak memory, and predicted against measured seconds.
 
         The first report of a process measures the machine's rates, which takes about a second and 384 MiB. Measured
-        seconds are those of the last call for all nodes on these very index tensors: call the engine before.
+        seconds are those of the last call for all nodes on a graph of these very contents: call the engine before.
 
         Args:
             args, kwargs: as for the model's forward.
@@ -254,10 +258,11 @@ class Engine:
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")
         captured = self._capture(signature, state, tensors)
-        arrangement, note = self._arrangement(captured, tensors)
+        graph = Key.of(signature, tensors, self._threads())
+        arrangement, note = self._arrangement(captured, tensors, graph)
         if arrangement is not None:
-            tensors = arrangement.arranged(signature.names, tensors)
-        structure = self._structure(captured, tensors)
+            tensors, graph = arrangement.arranged(signature.names, tensors), graph.also(arrangement.number)
+        structure = self._structure(captured, tensors, graph)
         self._last, compiled = signature, captured.compiled
         keys = sorted(compiled.code)
         return explain(
@@ -293,7 +298,7 @@ class Engine:
             return state, *bind(self.model, args, kwargs, dims=self.dims, like=self._last, places=places)
 
     def _threads(self) -> int:
-        return self.threads or torch.get_num_threads()
+        return self.threads or num_threads()
 
     def _capture(self, signature: Signature, state: int, tensors: list[Tensor]) -> _Captured:
         """The traced call; `state` is the model's, and passes choose by the sizes of the first graph's tensors."""
@@ -324,9 +329,8 @@ class Engine:
             self._note(note)
         return _Captured(signature, traced, sizes, skipped, program, compiled, OutputRows(program), Kept(), Kept())
 
-    def _structure(self, captured: _Captured, tensors: list[Tensor]) -> Structure:
-        """The graph's structure: from the cache where the very same integer tensors were seen unchanged."""
-        graph = Key.of(captured.signature, tensors)
+    def _structure(self, captured: _Captured, tensors: list[Tensor], graph: Key) -> Structure:
+        """The graph's structure: from the cache where a graph of these very contents was seen."""
         structure = captured.structures.get(graph)
         if structure is not None:
             return structure
@@ -342,24 +346,23 @@ class Engine:
 
     def _ordered(self, captured: _Captured, tensors: list[Tensor], nodes: Nodes | None, progress: bool) -> Any:
         """The result, computed with the nodes in another order where that was asked for and is possible."""
+        graph = Key.of(captured.signature, tensors, self._threads())
         if self.order is None or nodes is not None:
-            return self._run(captured, tensors, nodes, progress)
-        arrangement, note = self._arrangement(captured, tensors)
+            return self._run(captured, tensors, nodes, progress, graph)
+        arrangement, note = self._arrangement(captured, tensors, graph)
         if arrangement is None:
-            result = self._run(captured, tensors, None, progress)
+            result = self._run(captured, tensors, None, progress, graph)
         else:
             moved = arrangement.arranged(captured.signature.names, tensors)
-            result = arrangement.restored(self._run(captured, moved, None, progress))
+            result = arrangement.restored(self._run(captured, moved, None, progress, graph.also(arrangement.number)))
         self._note(note, instead_of=NOTE)
         return result
 
-    def _arrangement(self, captured: _Captured, tensors: list[Tensor]) -> tuple[Arrangement | None, str]:
+    def _arrangement(self, captured: _Captured, tensors: list[Tensor], graph: Key) -> tuple[Arrangement | None, str]:
         """The nodes of the graph in another order, None for the given one; and why."""
         if self.order is None:
             return None, ""
-        graph = Key.of(captured.signature, tensors, self.order, self.calls)
-        if not graph.tracked:
-            return None, f"{NOTE}{self.order!r}: kept the given order, as a graph made in inference mode is not kept."
+        graph = graph.also(self.order, self.calls)
         found = captured.arranged.get(graph)
         if found is None:
             if captured.orders is None:
@@ -374,8 +377,8 @@ class Engine:
             captured.arranged.put(graph, found)
         return found
 
-    def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Nodes | None, progress: bool) -> Any:
-        structure = self._structure(captured, tensors)
+    def _run(self, captured: _Captured, tensors: list[Tensor], nodes: Nodes | None, progress: bool, graph: Key) -> Any:
+        structure = self._structure(captured, tensors, graph)
         leaves = captured.signature.leaves
         inputs = dict(zip((leaf.name for leaf in leaves), tensors, strict=True))
         limits, position = None, None

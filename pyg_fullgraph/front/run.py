@@ -23,6 +23,7 @@ from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
 from pyg_fullgraph.front.through import is_method
 from pyg_fullgraph.nn.function import as_module
+from pyg_fullgraph.ops.forked import survives_fork
 from pyg_fullgraph.runtime.selection import Nodes
 
 _SLOT = "_fullgraph_engines"
@@ -150,6 +151,7 @@ def _target(
     return target, (), {VALUE: value, **named, **call.kwargs}
 
 
+@survives_fork
 def run(
     model: Any,
     args: Sequence[Any],
@@ -268,6 +270,7 @@ def engine_of(prepared: Prepared, build: Build) -> Any:
     return engines.get(key, lambda: build(target, **named))
 
 
+@survives_fork
 def explain(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, build: Build
 ) -> Any:

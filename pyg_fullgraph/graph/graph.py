@@ -21,10 +21,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from pyg_fullgraph.errors import GraphError
+from pyg_fullgraph.graph.contents import fingerprint
 from pyg_fullgraph.graph.convert import to_edges
 from pyg_fullgraph.graph.csr import CSR
 from pyg_fullgraph.graph.validate import check_endpoints
 from pyg_fullgraph.ops import trusted
+from pyg_fullgraph.ops.forked import survives_fork
 
 #: The reductions from edges to nodes, and what each gives a node without edges.
 REDUCTIONS = {"sum": 0, "mean": 0, "max": 0, "min": 0, "mul": 1, "var": 0, "std": 0}
@@ -52,6 +54,7 @@ class Graph:
             are.
     """
 
+    @survives_fork
     def __init__(
         self, edges: Any, size: int | tuple[int, int] | None = None, *, validate: bool = True, name: str = "edge_index"
     ) -> None:
@@ -66,8 +69,9 @@ class Graph:
         self.edge_index = edge_index
         self.num_src, self.num_dst = num_src, num_dst
         self.bipartite = bipartite
-        self._version = _version(edge_index)  # in which the edges are known to be valid
+        self._valid: dict[int, tuple[bytes, int]] = {}  # row -> contents known to be valid, for how many nodes
         self._csr: CSR | None = None
+        self._shown: CSR | None = None  # a copy, which users may write into
 
     @classmethod
     def from_edges(
@@ -146,19 +150,30 @@ class Graph:
 
     @property
     def csr(self) -> CSR:
-        """The edges sorted by destination; sorted at the first use, and again after a change in place."""
-        src, dst = self._checked()
+        """The edges sorted by destination; sorted at the first use, and again after a change of the edges."""
+        found = self._sorted()
+        if self._shown is None:
+            tensors = (found.rowptr.clone(), found.src.clone(), found.perm.clone())
+            self._shown = CSR(*tensors, found.num_src, found.num_dst)
+        return self._shown
+
+    @survives_fork
+    def _sorted(self) -> CSR:
+        """The edges sorted by destination, for kernels alone."""
+        src, dst = self._end(0), self._end(1)
         if self._csr is None:
             self._csr = CSR.from_edges(src, dst, self.num_src, self.num_dst, validate=False)
+            self._shown = None
         return self._csr
 
-    def _checked(self) -> Tensor:
-        """The edges, which kernels believe: checked again after a change in place."""
-        version = _version(self.edge_index)
-        if version != self._version:
+    def _end(self, row: int) -> Tensor:
+        """The sources or destinations, which kernels believe: checked wherever their contents are new."""
+        index, count = self.edge_index[row], (self.num_src, self.num_dst)[row]
+        found = fingerprint(index), count
+        if self._valid.get(row) != found:
             check_endpoints(self.edge_index[0], self.edge_index[1], self.num_src, self.num_dst)
-            self._version, self._csr = version, None
-        return self.edge_index
+            self._valid[row], self._csr = found, None
+        return index
 
     def to(self, device: torch.device | str | int) -> Graph:
         """Returns this graph on a device; itself if it is there."""
@@ -176,7 +191,7 @@ class Graph:
         return f"Graph({nodes}, {self.num_edges:,} edges)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_csr": None}
+        return {**vars(self), "_csr": None, "_shown": None}
 
     # -- node -> edge -----------------------------------------------------------------------------------------
 
@@ -210,13 +225,15 @@ class Graph:
         _check_rows("dst", x, self.num_dst, "destination node" if self.bipartite else "node")
         return self._endpoint(x, 1)
 
+    @survives_fork
     def _endpoint(self, x: Tensor, row: int) -> Tensor:
-        if _is_recording(x) or self.edge_index.is_inference():
+        if _is_recording(x) or _is_recording(self.edge_index):
             return x.index_select(0, self.edge_index[row])
-        return trusted.gather(x, self._checked()[row])
+        return trusted.gather(x, self._end(row))
 
     # -- edge -> node -----------------------------------------------------------------------------------------
 
+    @survives_fork
     def reduce(self, e: Tensor, reduce: str) -> Tensor:
         """Combines the values of the in-edges of every destination.
 
@@ -240,7 +257,8 @@ class Graph:
         if _is_recording(e):
             recorded: Tensor = torch.ops.pyg_fullgraph.reduce_by(e, self.edge_index[1], self.num_dst, reduce)
             return recorded
-        return trusted.gather_reduce(e, self.csr.perm, self.csr.rowptr, reduce=reduce)
+        found = self._sorted()
+        return trusted.gather_reduce(e, found.perm, found.rowptr, reduce=reduce)
 
     def sum(self, e: Tensor) -> Tensor:
         """Sum over the in-edges of every node, ``[E, ...]`` -> ``[num_dst, ...]``; see `reduce`."""
@@ -275,13 +293,14 @@ class Graph:
     def degree(self) -> Tensor:
         """Returns the number of in-edges of every destination, ``[num_dst]`` int64."""
         if not _is_recording(self.edge_index):
-            return self.csr.degree()
+            return self._sorted().degree()
         index = self.edge_index[1]
         zeros = torch.zeros(self.num_dst, dtype=torch.int64, device=index.device)
         return zeros.scatter_add(0, index.long(), torch.ones_like(index, dtype=torch.int64))
 
     # -- edge -> edge -----------------------------------------------------------------------------------------
 
+    @survives_fork
     def softmax(self, e: Tensor) -> Tensor:
         r"""Softmax among the in-edges of every destination, column by column.
 
@@ -304,8 +323,9 @@ class Graph:
         if _is_recording(e):
             recorded: Tensor = torch.ops.pyg_fullgraph.softmax_by(e, self.edge_index[1], self.num_dst)
             return recorded
-        order = self.csr.perm
-        in_order = trusted.segment_softmax(trusted.gather(e, order), self.csr.rowptr)
+        found = self._sorted()
+        order = found.perm
+        in_order = trusted.segment_softmax(trusted.gather(e, order), found.rowptr)
         return torch.empty_like(in_order).index_copy_(0, order.long(), in_order)
 
     def _softmax(self, e: Tensor) -> Tensor:
@@ -329,11 +349,6 @@ def _scattered(e: Tensor, index: Tensor, rows: int, reduce: str) -> Tensor:
         count = wide.new_zeros(rows).scatter_add(0, index.long(), ones).clamp(min=1)
         out = out / count.view(-1, *[1] * (e.dim() - 1))
     return out.to(e.dtype)
-
-
-def _version(edge_index: Tensor) -> int:
-    """Counts changes in place; a tensor made in inference mode, which must not be changed, has no count."""
-    return 0 if edge_index.is_inference() else edge_index._version
 
 
 def _widen(x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.notes import LOGGER
 from pyg_fullgraph.front.ordinary import inside_an_engine
 from pyg_fullgraph.graph import Graph
+from pyg_fullgraph.ops.forked import survives_fork
 
 SLOT = "_fullgraph_layer"  # where a layer keeps its `State`
 OPTIONS = ("threads", "home", "verify")  # of the engine
@@ -88,6 +89,7 @@ def runs_own(layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     return any(isinstance(parameter, UninitializedParameter) for parameter in parameters)
 
 
+@survives_fork
 def run(
     layer: torch.nn.Module, plain: torch.nn.Module, own: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:

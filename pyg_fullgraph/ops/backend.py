@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.errors import KernelError, OperatorError
+from pyg_fullgraph.ops.forked import is_forked
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 INDICES = {torch.int32: 0, torch.int64: 1}
@@ -68,7 +69,27 @@ def load() -> Extension:
             module.set_isa(isa)
         except ValueError as error:
             raise KernelError(f"PYG_FULLGRAPH_ISA={isa!r}: {error}") from error
+    if is_forked():
+        module.set_own_workers(True)
     return Extension(module, "")
+
+
+def _in_child() -> None:
+    """After a fork of a process that has used kernels: OpenMP's threads are gone, and would be waited for.
+
+    The kernels make threads of their own anew. Torch gets one, as in the workers of its loaders: its next shared
+    operator, the user's own too, would hang (see `forked`).
+    """
+    if load.cache_info().currsize:
+        module: Any = load().module
+        if module is not None:
+            module.set_own_workers(True)
+        if torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def kernel(*tensors: Tensor, at: tuple[Tensor | None, ...] = ()) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ class Arrangement:
         renumbering: what the program's arguments and results become.
         orders: for each space of nodes, the node at each new place.
         integers: argument name -> the integer argument in the new order, made once.
+        number: of this arrangement, among all that the process made.
     """
 
     renumbering: Renumbering
     orders: dict[Any, Tensor]
     integers: dict[str, Tensor]
+    number: int = field(default_factory=itertools.count().__next__)
 
     @classmethod
     def of(cls, renumbering: Renumbering, orders: dict[Any, Tensor], inputs: dict[str, Tensor]) -> Arrangement:

@@ -13,6 +13,7 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.errors import InputError
@@ -71,6 +72,7 @@ class Structure:
         for value in program:
             if value.op == "input" and value.stage is Stage.STRUCT:
                 self.values[value.name] = inputs[value.args[0]]
+        self._theirs = {t.untyped_storage().data_ptr() for t in self.values.values()}  # until it is sealed
 
     def restricted(self, space: sympy.Symbol, rows: int) -> Structure:
         """A structure of the same program and sizes, but for `rows` rows of one space, that holds nothing yet."""
@@ -187,8 +189,17 @@ class Structure:
         return edges.values[name]
 
     def seal(self, keep: set[str]) -> None:
-        """Drop structural values that no superstep reads in their original order."""
-        self.values = {name: item for name, item in self.values.items() if name in keep}
+        """Drop structural values that no superstep reads in their original order, and own what stays.
+
+        The user may write into an argument, after which it is another graph's, or let go of it.
+        """
+        theirs = self._theirs
+
+        def own(item: Any) -> Any:
+            shared = isinstance(item, Tensor) and item.untyped_storage().data_ptr() in theirs
+            return item.clone() if shared else item
+
+        self.values = {name: tree_map(own, item) for name, item in self.values.items() if name in keep}
 
     def nbytes(self) -> int:
         """Bytes of everything kept."""
