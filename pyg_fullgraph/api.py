@@ -33,6 +33,7 @@ def inference(
     force_eval: bool = False,
     order: str | None = None,
     calls: int = 1,
+    outputs: Any = (),
     **kwargs: Any,
 ) -> Any:
     """Returns the model's output for every node of a graph, exactly as ``model.forward`` gives it over the
@@ -62,6 +63,8 @@ def inference(
         order: compute with the nodes in another order, once per graph: ``"rcm"``, ``"community"``, or ``"auto"``
             where that is predicted to pay; the result is in the given order. ``None`` keeps the given one.
         calls: how many calls on this graph ``"auto"`` may expect.
+        outputs: names of submodules, ``["convs.0"]``: the result is then ``(result, {"convs.0": ...})`` with what they
+            return for all nodes (or ``nodes``), in the same run; a list where forward calls one several times.
         kwargs: arguments of ``model.forward`` by name. What forward requires is else taken from the data, and
             so are ``edge_weight``, ``edge_attr``, ``edge_type``, ``batch`` and ``pos`` where it takes and
             uses them.
@@ -76,7 +79,19 @@ def inference(
         FullGraphMismatch: if verification finds a wrong row.
     """
     options = Options(
-        device, embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval, order, calls
+        device,
+        embedding_device,
+        progress_bar,
+        nodes,
+        verify,
+        fallback,
+        threads,
+        home,
+        out,
+        force_eval,
+        order,
+        calls,
+        outputs,
     )
     return run(model, args, kwargs, options, Engine)
 
@@ -90,7 +105,7 @@ def compile(model: torch.nn.Module | Callable[..., Any], **options: Any) -> Engi
     Args:
         model: any PyG model; wrappers are opened. Or a function written on `Graph`, see docs/programming.md.
         options: of `pyg_fullgraph.engine.Engine`: ``threads``, ``home``, ``verify``, ``fallback``,
-            ``order``, ``calls``, ``dims``.
+            ``order``, ``calls``, ``dims``, ``outputs``.
 
     Raises:
         InputError: if ``model`` is neither a module nor callable, or a function reads tensors that are not among its

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.hooks import hidden_notes, named_submodules
 from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import Signature, bind
@@ -21,6 +22,7 @@ from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.attempts import Verification
 from pyg_fullgraph.front.check import Check, compared
 from pyg_fullgraph.front.ordinary import ordinary_layers
+from pyg_fullgraph.front.own import Own
 from pyg_fullgraph.front.own_rows import own_forward, without_nodes
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.ops.forked import lock_whole_at_fork, num_threads, survives_fork
@@ -86,6 +88,8 @@ class Engine:
             are always in the given order. It is computed once per graph; a model for which it cannot be shown that
             the nodes' order does not matter, and calls with `nodes`, keep the given order. `notes` tell.
         calls: how many calls "auto" may expect on the same graph.
+        outputs: names of submodules; a call then returns `(result, {name: what the submodule returned})`, a list where
+            forward calls it several times.
         dims: argument name -> what its axes count, `{"x": ("N", 16)}`, where that is not to be inferred. The names
             are those that `explain` prints.
 
@@ -105,6 +109,7 @@ class Engine:
         order: str | None = None,
         calls: int = 1,
         dims: Mapping[str, tuple[int | str, ...]] | None = None,
+        outputs: str | Collection[str] = (),
     ) -> None:
         if verify not in _VERIFY:
             raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
@@ -122,6 +127,7 @@ class Engine:
         self.verify = _VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
         self.dims = dict(dims or {})
+        self.outputs = named_submodules(model, outputs)
         self.notes: list[str] = []
         self.verification: Verification | None = None
         self._forget()
@@ -182,34 +188,43 @@ class Engine:
         try:
             state, signature, tensors = self._bind(args, kwargs)
         except CaptureError as error:
-            return self._by_itself(error, functools.partial(own_forward, self.model, args, kwargs, wanted), out)
+            return self._by_itself(
+                error, functools.partial(own_forward, self.model, args, kwargs, wanted, outputs=self.outputs), out
+            )
         sizes = signature.sizes(tensors)
-        own = functools.partial(own_forward, self.model, args, kwargs, wanted, signature, tensors)
+        own = functools.partial(own_forward, self.model, args, kwargs, wanted, signature, tensors, self.outputs)
         if without_nodes(sizes) or not signature.decided:  # layers branch on it; one node or edge tells nothing
-            return copied(out, own())
+            return self._into(out, own())
         try:
             captured = self._capture(signature, state, tensors)
         except CaptureError as error:
             return self._by_itself(error, own, out)
         branch = captured.traced.differs(sizes)
         if branch is not None:
-            result = copied(out, own())
+            result = self._into(out, own())
             self._note(
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
             return result
-        result = captured.traced.packing.of_simple(self._ordered(captured, tensors, wanted, progress))
+        hidden = captured.traced.hidden
+        full = captured.traced.packing.of_simple(self._ordered(captured, tensors, wanted, progress))
+        result = hidden.of(full)
         if captured.check.due(self.verify):
             with _MODELS:
                 self._verify(captured, tensors, result, wanted)
         self._last = signature
-        return copied(out, result)
+        hidden.tell(self.model, args, kwargs, full)
+        return self._into(out, result)
+
+    def _into(self, out: Tensor | None, result: Any) -> Any:
+        """The result, what forward returns of it in `out` where that is given."""
+        return (copied(out, result[0]), result[1]) if self.outputs else copied(out, result)
 
     def _by_itself(self, error: CaptureError, own: Callable[[], Any], out: Tensor | None) -> Any:
         """The model's own forward, where the call cannot be captured and `fallback` says so."""
         if self.fallback == "error":
             raise error
-        result = copied(out, own())
+        result = self._into(out, own())
         self._note(f"ran the model's own forward: {error}")
         return result
 
@@ -228,10 +243,10 @@ class Engine:
         def again(*args: Any, **kwargs: Any) -> Any:
             smaller, changed = bind(self.model, args, kwargs, like=signature, places=signature.places)
             if smaller.key != signature.key:
-                return self.model(*args, **kwargs)
+                return Own(self.model, hidden=captured.traced.hidden)(lambda: (args, kwargs))
             graph = Key.of(signature, changed, 1)
             result = self._run(captured, changed, None, False, graph)  # in the given order: the graph is small
-            return captured.traced.packing.of_simple(result)
+            return captured.traced.hidden.of(captured.traced.packing.of_simple(result))
 
         numbers = None
         if nodes is not None:
@@ -239,7 +254,7 @@ class Engine:
             numbers = nodes.on(captured.rows, structure.size_of).by_space(captured.program)
         self.verification = None  # of this call, or of none
         self.verification = captured.check.run(
-            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, numbers)
+            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, numbers, captured.traced)
         )
         if note := Check.note(self.verification):
             self._note(note)
@@ -313,7 +328,7 @@ class Engine:
 
     def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> _Captured:
         try:
-            traced = trace(self.model, signature, signature.sizes(tensors))
+            traced = trace(self.model, signature, signature.sizes(tensors), self.outputs)
         except CaptureError as error:
             self._refused[key] = error.problems
             raise
@@ -325,9 +340,11 @@ class Engine:
             skipped = (*skipped, "halves")  # it is about the processor
         optimise(program, skipped)
         compiled = Compiled(program, cut(program))
-        for note in whole_notes(program, compiled.schedule, compiled.joined, costly=True):
+        told = whole_notes(program, compiled.schedule, compiled.joined, costly=True)
+        for note in (*told, *hidden_notes(traced.hidden, traced.writes)):
             self._note(note)
-        return _Captured(signature, traced, sizes, skipped, program, compiled, OutputRows(program), Kept(), Kept())
+        rows = OutputRows(program, traced.hidden.leaves)
+        return _Captured(signature, traced, sizes, skipped, program, compiled, rows, Kept(), Kept())
 
     def _structure(self, captured: _Captured, tensors: list[Tensor], graph: Key) -> Structure:
         """The graph's structure: from the cache where a graph of these very contents was seen."""

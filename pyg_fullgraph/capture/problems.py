@@ -52,6 +52,24 @@ class Problems:
             for problem in group:
                 self.add(problem)
 
+    def copy(self) -> Problems:
+        """The same problems, which a later one is not added to."""
+        made = Problems()
+        made._found = {key: list(group) for key, group in self._found.items()}
+        return made
+
+    def become(self, others: Problems) -> None:
+        """Hold exactly the problems of another collection."""
+        self._found = {key: list(group) for key, group in others._found.items()}
+
+    def beyond(self, others: Problems) -> list[str]:
+        """The texts of those that another collection does not have."""
+        more = Problems()
+        for key, group in self._found.items():
+            for problem in group[len(others._found.get(key, ())) :]:
+                more.add(problem)
+        return more.texts()
+
     def texts(self) -> list[str]:
         """One line each, in the order of the forward."""
         groups = sorted(self._found.values(), key=lambda group: group[0].number)

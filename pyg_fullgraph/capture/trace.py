@@ -29,6 +29,7 @@ from pyg_fullgraph.capture.clean import clean, drop_dead
 from pyg_fullgraph.capture.failures import explain_failure, first_of, only_in_a_trace
 from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
 from pyg_fullgraph.capture.guards import Guards
+from pyg_fullgraph.capture.hooks import Hidden, Recorder
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
 from pyg_fullgraph.capture.problems import Problem, Problems
@@ -44,6 +45,7 @@ from pyg_fullgraph.capture.sparse import SPARSE, in_place, sparse_names, stand_i
 from pyg_fullgraph.capture.standins import STAND_INS
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
+from pyg_fullgraph.capture.written import Writes
 from pyg_fullgraph.errors import CaptureError, InputError
 
 _ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
@@ -71,6 +73,8 @@ class Traced:
         outputs: the return value of forward with nodes in place of tensors (and symbolic numbers), in tuples, lists and
             dictionaries.
         packing: makes of these the objects that forward returns.
+        hidden: what else is computed, beside what forward returns.
+        writes: names of what forward writes into that outlives the call.
         model_notes: what a user should know.
         constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
             nodes.
@@ -85,6 +89,8 @@ class Traced:
     symbols: dict[str, sympy.Expr]
     outputs: Any
     packing: Packing = field(default_factory=lambda: Packing(0))
+    hidden: Hidden = field(default_factory=Hidden)
+    writes: list[str] = field(default_factory=list)
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
@@ -163,24 +169,30 @@ class Traced:
         return fx.GraphModule(dict(self.constants), self.graph)
 
 
-def trace(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, int] | None = None) -> Traced:
+def trace(
+    model: torch.nn.Module,
+    signature: Signature,
+    sizes: Mapping[str, int] | None = None,
+    outputs: tuple[str, ...] = (),
+) -> Traced:
     """Capture `model.forward` for calls of this signature.
 
     Args:
         model: in eval mode. It is left exactly as it was.
         signature: from `capture.signature.bind`.
         sizes: of the call that it is captured for.
+        outputs: submodules whose outputs are computed beside the result, see `capture.hooks`.
 
     Raises:
-        InputError: the model is in train mode or has uninitialised lazy parameters, or a check that its forward makes
-            fails for these sizes.
+        InputError: the model is in train mode or has uninitialised lazy parameters, a check that its forward makes
+            fails for these sizes, or forward does not call one of `outputs`.
         CaptureError: the forward does something that has no exact capture; its `problems` are all that were
             found, each with the construct, the layer and the line.
     """
     check_ready(model)
     with _ONE_TRACE_AT_A_TIME:
         problems = hook_problems(model)
-        attempt = _Trace(model, signature)
+        attempt = _Trace(model, signature, outputs)
         try:
             recorded = attempt.record()
             attempt.watch.required.check(signature.leaves, sizes or {})
@@ -188,6 +200,8 @@ def trace(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, int]
                 traced = attempt.finish(recorded)
                 if traced is not None and not problems:
                     return traced
+            elif isinstance(attempt.error, InputError):
+                raise attempt.error
             problems.update(_look_further(model, signature, attempt))
             raise CaptureError(problems.texts()) from attempt.error
         finally:
@@ -196,7 +210,7 @@ def trace(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, int]
 
 def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) -> Problems:
     """All problems of a forward: those of a trace that goes on with guesses, and the one that ended the first."""
-    second = _Trace(model, signature, guess=True)
+    second = _Trace(model, signature, failed.recorder.hidden.outputs, guess=True)
     try:
         recorded = second.record()
         if recorded is not None:
@@ -228,11 +242,15 @@ class _Trace:
         guess: go on where the trace must be refused, to find more problems; there is no result.
     """
 
-    def __init__(self, model: torch.nn.Module, signature: Signature, guess: bool = False) -> None:
+    def __init__(
+        self, model: torch.nn.Module, signature: Signature, outputs: tuple[str, ...] = (), guess: bool = False
+    ) -> None:
         self.model = model
         self.signature = signature
         self.tracker = Tracker(model)
         self.watch = Watch(model, self.tracker, REPLACEMENTS, guess)
+        self.recorder = Recorder(model, outputs, self.watch.problems, guess)
+        self.writes = Writes(model)
         self.real = lifted_tensors(model)
         self.attributes = plain_tensors(model)
         self.notes: list[str] = []
@@ -345,8 +363,8 @@ class _Trace:
             vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
         given, make = list(tensors[len(self.real) :]), stand_ins(self.watch)
         args, kwargs = self.signature.call(given, make)
-        with in_place(self.model, self.signature.held(given, make)):
-            result = torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True)
+        with in_place(self.model, self.signature.held(given, make)), self.writes, self.recorder.running() as joined:
+            result = joined(torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True))
         values, self.packing = unpack(result)
         leaves, self.parts = pytree.tree_flatten([taken_apart(value) for value in values])
         recorded = []
@@ -409,6 +427,8 @@ class _Trace:
             symbols=self._symbols(),
             outputs=self._outputs(graph),
             packing=self.packing,
+            hidden=self.recorder.hidden,
+            writes=self.writes.names(self.recorder.watched),
             model_notes=list(dict.fromkeys(self.notes)),
             assumed=self.watch.relied,
             required=self.watch.required,

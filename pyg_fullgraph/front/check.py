@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.hooks import Hidden
 from pyg_fullgraph.capture.signature import Signature
+from pyg_fullgraph.capture.trace import Traced
+from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.attempts import NO_ROWS, Verification
 from pyg_fullgraph.front.matrices import Holding, holding, inputs_of, rows_of_leaves
 from pyg_fullgraph.front.senders import senders
@@ -62,6 +66,7 @@ def compared(
     result: Any,
     engine: Callable[..., Any],
     nodes: dict[str, Tensor] | None,
+    traced: Traced,
 ) -> Verification:
     """Compares a result with the model's own forward.
 
@@ -73,12 +78,15 @@ def compared(
         engine: runs the same program for other arguments of forward.
         nodes: space of nodes -> which of them the result has rows of; all where it is not there, and where it is None.
 
+        traced: tells what forward writes, which hooks only look, and which submodules' outputs are in the result.
+
     Raises:
         FullGraphMismatch: they differ.
     """
     program = compiled.program
     held = bool(signature.places)
-    return verify(
+    compare = functools.partial(
+        verify,
         inputs_of(signature, tensors, program),
         result,
         forward=Holding(model) if held else model,
@@ -88,4 +96,15 @@ def compared(
         nodes=nodes,
         name=type(model).__name__,
         senders=senders(program, rows_of_leaves(signature)),
+        writes=bool(traced.writes),
     )
+    try:
+        found = compare(hidden=traced.hidden)
+    except FullGraphMismatch:
+        if not traced.hidden.seen:
+            raise
+        found = None
+    if traced.hidden.seen and (found is None or found.how == "none"):  # another hook may read what a silent one writes
+        found = compare(hidden=Hidden(traced.hidden.outputs))
+    assert found is not None
+    return found

@@ -77,6 +77,11 @@ class Holding(torch.nn.Module):
         super().__init__()
         self.model, self.training = model, model.training
 
+    @property
+    def holds(self) -> torch.nn.Module:
+        """The model: hooks are named by their layers in it."""
+        return self.model
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         held = kwargs.pop(HELD, {})
         with in_place(self.model, held):

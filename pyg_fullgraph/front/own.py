@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pyg_fullgraph.capture.hooks import Hidden
 from pyg_fullgraph.capture.modules import preserved
+from pyg_fullgraph.capture.written import Writes
 from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.compare import Again, Incomparable, differ, tensors_of
 
@@ -37,10 +39,13 @@ class Own:
         name: what the model is called in messages.
         writes: whether a trace saw it change something that outlives the call (a counter, say). It is then run twice,
             the second time with what the first has left.
+        hidden: what else is asked for of it, and which hooks are silent meanwhile.
     """
 
-    def __init__(self, forward: Forward, name: str = "model", writes: bool = False) -> None:
-        self.forward, self.name, self.writes = forward, name, writes
+    def __init__(
+        self, forward: Forward, name: str = "model", writes: bool = False, hidden: Hidden | None = None
+    ) -> None:
+        self.forward, self.name, self.writes, self.hidden = forward, name, writes, hidden or Hidden()
         self.module = forward if isinstance(forward, torch.nn.Module) else None
 
     def __call__(self, call: Make) -> Any:
@@ -74,7 +79,8 @@ class Own:
             with pristine(self.module), torch.no_grad():
                 for _ in range(times):
                     args, kwargs = call()
-                    results.append(trusted(*args, **kwargs))
+                    with self.hidden.own(self.module) as finished:
+                        results.append(finished(trusted(*args, **kwargs)))
                 return results
         except Exception as error:  # the user's code may raise anything; it is reported, not hidden
             raise OwnFailed from error
@@ -82,7 +88,7 @@ class Own:
     def _in_float64(self, call: Make) -> list[Tensor]:
         if self.module is None:
             return []
-        wide = Own(copy.deepcopy(self.module).double(), self.name)
+        wide = Own(copy.deepcopy(self.module).double(), self.name, hidden=self.hidden)
         try:
             return tensors_of(wide(lambda: pytree.tree_map(_widened, call())))
         except OwnFailed:  # then its own type alone decides
@@ -99,12 +105,12 @@ class Own:
 
 @contextmanager
 def pristine(model: torch.nn.Module | None) -> Iterator[None]:
-    """Lets a model run on another graph and forget it: caches of ``cached=True`` layers are not used or
-    filled."""
+    """Lets a model run on another graph and forget it: caches of ``cached=True`` layers are not used or filled, and
+    nothing of that graph stays where forward or a hook has written it."""
     if model is None:
         yield
         return
-    with preserved(model):
+    with preserved(model), Writes(model, everything=True):
         for module in model.modules():
             attributes = vars(module)
             if attributes.get("cached") is True:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.hooks import Hidden, tapped
 from pyg_fullgraph.capture.signature import Signature
+from pyg_fullgraph.front.own import Own, OwnFailed
 from pyg_fullgraph.runtime.selection import Nodes, forward_axes
 
 
@@ -19,6 +21,7 @@ def own_forward(
     nodes: Nodes | None,
     signature: Signature | None = None,
     tensors: list[Tensor] | None = None,
+    outputs: tuple[str, ...] = (),
 ) -> Any:
     """What `model(*args, **kwargs)` gives, of all nodes or of some.
 
@@ -26,17 +29,20 @@ def own_forward(
         model, args, kwargs: the call.
         nodes: which rows are asked for; all if None.
         signature, tensors: the call, taken apart; None where that cannot be: the rows of the first result are nodes.
+        outputs: submodules whose outputs are returned beside the result, see `capture.hooks.tapped`.
 
     Raises:
         InputError: `nodes` does not fit what the model returns.
     """
-    result = model(*args, **kwargs)
+    with tapped(model, outputs) as values:
+        result = model(*args, **kwargs)
+        result = (result, values()) if outputs else result
     if nodes is None:
         return result
     if signature is None or tensors is None:
         return nodes.of_forward(result, *forward_axes(result, {}))
     sizes = signature.sizes(tensors)
-    grown = _grown(model, signature, tensors) if _is_ambiguous(model, signature, sizes) else None
+    grown = _grown(model, signature, tensors, outputs) if _is_ambiguous(model, signature, sizes) else None
     return nodes.of_forward(result, *forward_axes(result, sizes, grown))
 
 
@@ -49,7 +55,7 @@ def _is_ambiguous(model: torch.nn.Module, signature: Signature, sizes: Mapping[s
     return bool(set(nodes) & (fixed | others)) or len(set(nodes)) < len(nodes)
 
 
-def _grown(model: torch.nn.Module, signature: Signature, tensors: list[Tensor]) -> Any:
+def _grown(model: torch.nn.Module, signature: Signature, tensors: list[Tensor], outputs: tuple[str, ...]) -> Any:
     """What forward gives for one more node of every kind, without edges; None where it gives nothing."""
     more = []
     for leaf, tensor in zip(signature.leaves, tensors, strict=True):
@@ -59,10 +65,9 @@ def _grown(model: torch.nn.Module, signature: Signature, tensors: list[Tensor]) 
                 last = tensor.narrow(axis, tensor.size(axis) - 1, 1) if tensor.size(axis) else tensor.new_zeros(shape)
                 tensor = torch.cat([tensor, last], axis)
         more.append(tensor)
-    args, kwargs = signature.call(more)
     try:
-        return model(*args, **kwargs)
-    except Exception:  # a model of this one number of nodes may raise anything; sizes decide
+        return Own(model, hidden=Hidden(outputs))(lambda: signature.call(more))
+    except OwnFailed:  # a model of this one number of nodes may raise anything; sizes decide
         return None
 
 

@@ -49,6 +49,7 @@ class Options:
     force_eval: bool = False
     order: str | None = None
     calls: int = 1
+    outputs: Any = ()
 
 
 class Engines:
@@ -246,10 +247,11 @@ def _delivered(result: Any, source: torch.device, options: Options) -> Any:
     where = source if options.embedding_device is None else as_device(options.embedding_device)
     result = mapped(lambda leaf: leaf.to(where) if isinstance(leaf, Tensor) else leaf, result)
     if isinstance(options.out, Tensor):
-        if not isinstance(result, Tensor) or result.shape != options.out.shape:
-            found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        main = result[0] if options.outputs else result
+        if not isinstance(main, Tensor) or main.shape != options.out.shape:
+            found = list(main.shape) if isinstance(main, Tensor) else type(main).__name__
             raise InputError(f"out= has shape {list(options.out.shape)}, but the result is {found}.")
-        return options.out.copy_(result)
+        return (options.out.copy_(main), result[1]) if options.outputs else options.out.copy_(main)
     if options.out is not None:
         save(result, options.out)
     return result
@@ -264,6 +266,7 @@ def engine_of(prepared: Prepared, build: Build) -> Any:
     engines = _kept(vars(prepared.model))
     options, target = prepared.options, prepared.target
     named = {name: getattr(options, name) for name in ("threads", "home", "fallback", "order", "calls")}
+    named["outputs"] = (options.outputs,) if isinstance(options.outputs, str) else tuple(options.outputs or ())
     key: tuple[Any, ...] = (build, *named.values())
     if isinstance(target, ValuedModel):
         key = (*key, *target.layers.items(), target.adjacency.kind, target.graph)

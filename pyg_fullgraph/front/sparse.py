@@ -215,6 +215,11 @@ class ValuedModel(torch.nn.Module):
         matrix = self.adjacency.rebuild(kwargs[self.graph], edge_value, kwargs[self.features].size(0))
         return self.model(**{**kwargs, self.graph: matrix})
 
+    @property
+    def calls_only(self) -> torch.nn.Module:
+        """The user's model: names of submodules are its own."""
+        return self.model
+
     @contextmanager
     def _injected(self, value: Tensor) -> Iterator[None]:
         """Hooks that last for one call, so that the model is the user's again afterwards."""

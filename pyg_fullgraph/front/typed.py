@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.hooks import Hidden
 from pyg_fullgraph.capture.returned import paths_of
 from pyg_fullgraph.front import verify as single
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
@@ -96,11 +97,12 @@ def verify(
     budget: int = single.BUDGET,
     seed: int = 0,
     writes: bool = False,
+    hidden: Hidden | None = None,
 ) -> Verification:
     """Compares rows of a result with the model's own forward, of one kind of nodes and edges or of several.
 
     Args:
-        inputs, output, forward, engine, hops, global_reduction, senders, name, budget, seed, writes: as in
+        inputs, output, forward, engine, hops, global_reduction, senders, name, budget, seed, writes, hidden: as in
             `pyg_fullgraph.front.verify.verify`.
         nodes: space of nodes -> which of them each row of the output belongs to; those of all where it is not there.
 
@@ -111,12 +113,12 @@ def verify(
     if inputs.among_nodes():
         return single.verify(
             inputs, output, forward=forward, engine=engine, hops=hops, global_reduction=global_reduction,
-            nodes=nodes.get("N"), senders=senders, name=name, budget=budget, seed=seed, writes=writes,
+            nodes=nodes.get("N"), senders=senders, name=name, budget=budget, seed=seed, writes=writes, hidden=hidden,
         )  # fmt: skip
     if nodes and not any(numbers.numel() for numbers in nodes.values()):
         return Verification("none", reason=NO_ROWS)
     directions = set(senders) if senders is not None else flows(forward)
-    call, own = _typed(inputs, 1 if directions == {1} else 0), Own(forward, name, writes)
+    call, own = _typed(inputs, 1 if directions == {1} else 0), Own(forward, name, writes, hidden)
     sizes = _sizes(inputs)
     check = _Check(call, inputs, output, own, engine, sizes, nodes, _rows_of_kinds(output, sizes, nodes), budget)
     if isinstance(call, str):

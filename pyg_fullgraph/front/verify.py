@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.hooks import Hidden
 from pyg_fullgraph.front.attempts import NO_ROWS, Attempt, Verification, first_that_agrees, on_a_part, whole
 from pyg_fullgraph.front.compare import Pair, compare, has_matrix, pairs_of, side_by_side, tensors_of
 from pyg_fullgraph.front.neighborhood import in_neighborhood, small_subgraph
@@ -134,6 +135,7 @@ def verify(
     seed: int = 0,
     senders: Collection[int] | None = None,
     writes: bool = False,
+    hidden: Hidden | None = None,
 ) -> Verification:
     """Compares rows of a result with the model's own forward.
 
@@ -152,7 +154,8 @@ def verify(
         budget: the largest number of edges to run the model's forward on.
         seed: of the random choice of nodes.
         senders: rows of the edge list that messages come from, where they are known.
-        writes: whether forward changes something that outlives the call, see `Own`.
+        writes, hidden: whether forward changes something that outlives the call, and what else is asked of it; see
+            `Own`.
 
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
@@ -171,7 +174,7 @@ def verify(
     chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
     by_node = [leaf.dim() > 0 and leaf.size(0) == rows for leaf in tensors_of(output)]
-    check = _Check(inputs, output, Own(forward, name, writes), engine, nodes, by_node, edge_index, budget)
+    check = _Check(inputs, output, Own(forward, name, writes, hidden), engine, nodes, by_node, edge_index, budget)
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(senders) > 1:
         reason = "layers send messages in both directions of an edge"

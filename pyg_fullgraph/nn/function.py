@@ -48,6 +48,12 @@ class Function(torch.nn.Module):
             self.add_module(f"{name}_" if hasattr(self, name) else name, module)
         self.forward = function
 
+    @property
+    def calls_only(self) -> torch.nn.Module | None:
+        """The model that this is a method of: names of submodules are its own."""
+        owner = getattr(self.forward, "__self__", None)
+        return owner if isinstance(owner, torch.nn.Module) else None
+
 
 def as_module(function: Callable[..., Any]) -> torch.nn.Module:
     """Returns a `Function` whose class bears the function's name, as it is shown in messages.

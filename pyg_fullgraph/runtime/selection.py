@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,13 +32,19 @@ class OutputRows:
 
     Args:
         program: its outputs are looked at; a set of nodes is a size in their shapes.
+        whole: how many of the last leaves are returned whole all the same.
     """
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, whole: int = 0) -> None:
+        self.program, self.whole = program, whole
 
     @cached_property
     def axes(self) -> list[Axis | None]:
+        """As `_all_axes`; None for those that are returned whole."""
+        found = self._all_axes()
+        return [*found[: len(found) - self.whole], *[None] * self.whole]
+
+    def _all_axes(self) -> list[Axis | None]:
         """For every leaf of the outputs the dimension of its nodes; None for what has no row per node.
 
         Sets of nodes are those of the arguments; where no output has rows of these, what the rows of edge lists number:
@@ -93,16 +99,18 @@ class Picked:
     Args:
         axes: for every leaf of the result, see `OutputRows`.
         numbers: set of nodes -> int64 [M]; sets without are returned whole.
+        whole: whether some outputs have all rows, and so all have to be computed.
     """
 
     axes: list[Axis | None]
     numbers: dict[Any, Tensor]
+    whole: bool = False
 
     @property
     def single(self) -> Tensor | None:
         """The numbers, where all rows of nodes are of one set."""
         sets = {axis[1] for axis in self.axes if axis is not None}
-        return self.numbers.get(next(iter(sets))) if len(sets) == 1 else None
+        return self.numbers.get(next(iter(sets))) if len(sets) == 1 and not self.whole else None
 
     def by_space(self, program: Program) -> dict[str, Tensor]:
         """The numbers by the names of the sets."""
@@ -146,7 +154,10 @@ class Nodes:
         Raises:
             InputError: a number does not exist, a mask has another length, or it is not clear which nodes are meant.
         """
-        return self._picked(outputs.axes, outputs.names, lambda size: int(size_of(size)) if is_symbolic(size) else size)
+        picked = self._picked(
+            outputs.axes, outputs.names, lambda size: int(size_of(size)) if is_symbolic(size) else size
+        )
+        return replace(picked, whole=outputs.whole > 0)
 
     def of_forward(self, result: Any, axes: list[Axis | None], sizes: Mapping[str, int]) -> Any:
         """The rows of what the model's own forward returned.
