@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 
+from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.matrices import Make, is_matrix, parts_of, whole
 from pyg_fullgraph.errors import CaptureError
 from pyg_fullgraph.graph import Graph
@@ -263,6 +264,9 @@ def _number(tensor: Tensor) -> Any:
     value = tensor.item()
     if isinstance(value, torch.SymInt):
         torch._check(value >= 2)
+        env = value.node.shape_env
+        if isinstance(env, Guards):
+            env.is_size(value)
     return value
 
 

@@ -108,6 +108,10 @@ class Guards(ShapeEnv):
         """Remember that a number is an element of a tensor: it may be negative, whatever a size may be."""
         self._read |= number.node.expr.free_symbols
 
+    def is_size(self, number: torch.SymInt) -> None:
+        """Take that back for a number among the arguments that is a size."""
+        self._read -= number.node.expr.free_symbols
+
     def _decided(self, question: sympy.Basic, answer: Any) -> Any:
         """The answer to a question of user or layer code that was decided by the bounds of sizes."""
         frame, asked, relied = _asking_frame(), self._asked(), self._relied()

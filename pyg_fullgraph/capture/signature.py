@@ -41,6 +41,7 @@ class Leaf:
         dims: per axis the name of a space, or a fixed size.
         dtype, device: of the tensor.
         value_class: "float" for data, "int" for structure (integers and booleans).
+        counts: whether it is a number among the arguments that is a size (`num_nodes=`), and no tensor of the user's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Leaf:
     dtype: torch.dtype
     device: torch.device
     value_class: str
+    counts: bool = False
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Signature:
         return dict(self._sources)
 
     def sizes(self, tensors: list[Tensor]) -> dict[str, int]:
-        """The real size of every space, checked to be the same in all tensors that have it.
+        """The real size of every space, checked to be the same in all tensors that have it; and of numbers by leaf.
 
         Raises:
             InputError: where two arguments disagree, or an axis does not have its fixed size.
@@ -123,7 +125,8 @@ class Signature:
                         f"Argument '{leaf.name}' has size {size} on axis {axis}, but {expected} "
                         f"({because}) is expected."
                     )
-        return {name: size for name, (size, _) in found.items()}
+        counted = {of_number(leaf): int(t) for leaf, t in zip(self.leaves, tensors, strict=True) if leaf.counts}
+        return {name: size for name, (size, _) in found.items()} | counted
 
     def call(self, tensors: list[Any], make: Make = whole) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """`(args, kwargs)` of forward with `tensors` in place of the tensors of the bound call.
@@ -151,6 +154,11 @@ class Signature:
             f"{leaf.name}: {str(leaf.dtype).removeprefix('torch.')}[{', '.join(map(str, leaf.dims))}]"
             for leaf in self.leaves
         )
+
+
+def of_number(leaf: Leaf) -> str:
+    """What the size is called that a number among the arguments is; no space is called so."""
+    return f"number:{leaf.name}"
 
 
 def bind(
@@ -232,7 +240,7 @@ def _infer(
     sizes = {space: found.tensors[i].size(axis) for space, (i, axis) in sources.items()}
     earlier = {name.removesuffix("_size") for name in fixed if name.endswith("_size")}
     spec, extra = size_arguments(spec, sizes, earlier)
-    scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int") for name, _ in extra)
+    scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int", counts=True) for name, _ in extra)
     spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
     return Signature(leaves + scalars, spec, sources, decided), [value for _, value in extra]
 

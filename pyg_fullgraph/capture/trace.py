@@ -40,13 +40,15 @@ from pyg_fullgraph.capture.returned import Packing, unpack
 from pyg_fullgraph.capture.scalars import numbers_to_tensors
 from pyg_fullgraph.capture.scatter import SCATTER, scatter_names
 from pyg_fullgraph.capture.shims import adapted, uncache
-from pyg_fullgraph.capture.signature import Leaf, Signature
+from pyg_fullgraph.capture.signature import Leaf, Signature, of_number
 from pyg_fullgraph.capture.sparse import SPARSE, in_place, sparse_names, stand_ins, taken_apart
 from pyg_fullgraph.capture.standins import STAND_INS
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
 from pyg_fullgraph.capture.written import Writes
 from pyg_fullgraph.errors import CaptureError, InputError
+
+aten = torch.ops.aten
 
 _ONE_TRACE_AT_A_TIME = threading.RLock()  # the adapters touch names that all threads share
 
@@ -79,6 +81,7 @@ class Traced:
         constants: tensors that the forward made from Python numbers, by target of the graph's `get_attr`
             nodes.
         assumed: (question about sizes, answer) -> the line of a branch that it decided.
+        numbers: as `symbols`, for numbers among the arguments that are sizes.
         required: checks of the forward that are made at each call.
         ranges: the rows that integer arguments select, checked for every graph.
     """
@@ -94,6 +97,7 @@ class Traced:
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
     assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
+    numbers: dict[str, sympy.Symbol] = field(default_factory=dict)
     required: Required = field(default_factory=Required)
     ranges: tuple[Range, ...] = ()
 
@@ -114,7 +118,7 @@ class Traced:
         self.required.check(list(self.input_names.values()), sizes)
         if min(sizes.values(), default=2) >= 2:
             return None
-        known = {symbol: sizes[space] for space, symbol in self.required.symbols.items()}
+        known = {symbol: sizes[name] for name, symbol in (self.required.symbols | self.numbers).items()}
         for (question, answer), where in self.assumed.items():
             if question.free_symbols <= known.keys() and bool(question.subs(known)) != answer:
                 return where
@@ -431,10 +435,22 @@ class _Trace:
             writes=self.writes.names(self.recorder.watched),
             model_notes=list(dict.fromkeys(self.notes)),
             assumed=self.watch.relied,
+            numbers=self._numbers(graph),
             required=self.watch.required,
             ranges=selected,
             constants={name: tensor.detach().clone() for name, tensor in constants.items() if name in used},
         )
+
+    def _numbers(self, graph: fx.Graph) -> dict[str, sympy.Symbol]:
+        """The symbols of the numbers among the arguments that are sizes."""
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"][len(self.real) :]
+        leaves = dict(zip(placeholders, self.signature.leaves, strict=True))
+        found = {}
+        for node in graph.nodes:
+            leaf = leaves.get(node.args[0]) if node.target is aten._local_scalar_dense.default else None
+            if leaf is not None and leaf.counts:
+                found[of_number(leaf)] = node.meta["val"].node.expr
+        return found
 
     def _symbols(self) -> dict[str, sympy.Expr]:
         symbols = {space: sympy.sympify(size.node.expr) for space, size in self.sizes.items()}

@@ -51,7 +51,7 @@ def _is_ambiguous(model: torch.nn.Module, signature: Signature, sizes: Mapping[s
     nodes = [size for space, size in sizes.items() if space.startswith("N")]
     fixed = {dim for leaf in signature.leaves for dim in leaf.dims if not isinstance(dim, str)}
     fixed |= {size for tensor in (*model.parameters(), *model.buffers()) for size in tensor.shape}
-    others = {size for space, size in sizes.items() if not space.startswith("N")}
+    others = {size for space, size in sizes.items() if not space.startswith(("N", "number:"))}
     return bool(set(nodes) & (fixed | others)) or len(set(nodes)) < len(nodes)
 
 
