@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.capture.hooks import hidden_notes, named_submodules
-from pyg_fullgraph.capture.modules import resolve
 from pyg_fullgraph.capture.raising import raise_program
+from pyg_fullgraph.capture.reads import Reads
 from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.sparse import Held, assembled
 from pyg_fullgraph.capture.state import ModelState
@@ -137,7 +137,7 @@ class Engine:
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
-        self._state, self._held, self._workers = ModelState(), Held(), Workers()
+        self._state, self._held, self._workers = ModelState(_MODELS), Held(), Workers()
 
     def __getstate__(self) -> dict[str, Any]:
         """The model and the options: a copy, or an engine sent to another process, traces at its own first call."""
@@ -318,20 +318,27 @@ class Engine:
     def _capture(self, signature: Signature, state: int, tensors: list[Tensor]) -> _Captured:
         """The traced call; `state` is the model's, and passes choose by the sizes of the first graph's tensors."""
         key = (signature.key, state, _autocast())
-        if key not in self._captured:
+        found = self._captured.get(key)
+        if found is None:
             with _MODELS:
+                key = (signature.key, self._state.number(self.model), key[2])  # nobody traces it now
                 if key in self._refused:
                     raise CaptureError(self._refused[key])
                 if key not in self._captured:  # another thread may have been first
-                    self._captured[key] = self._traced(signature, tensors, key)
-        return self._captured[key]
+                    key = self._traced(signature, tensors, key)
+                found = self._captured[key]
+        return found
 
-    def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> _Captured:
+    def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Trace the call and file it; returns its key, which names what this trace has read as well."""
+        reads = Reads()
         try:
-            traced = trace(self.model, signature, signature.sizes(tensors), self.outputs)
+            traced = trace(self.model, signature, signature.sizes(tensors), self.outputs, reads)
         except CaptureError as error:
+            key = self._learned(key, reads)
             self._refused[key] = error.problems
             raise
+        key = self._learned(key, reads)
         traced.param_names |= _weights(traced)
         sizes = signature.sizes(tensors)
         program = raise_program(traced, sizes)
@@ -344,7 +351,17 @@ class Engine:
         for note in (*told, *hidden_notes(traced.hidden, traced.writes)):
             self._note(note)
         rows = OutputRows(program, traced.hidden.leaves)
-        return _Captured(signature, traced, sizes, skipped, program, compiled, rows, Kept(), Kept())
+        self._captured[key] = _Captured(signature, traced, sizes, skipped, program, compiled, rows, Kept(), Kept())
+        return key
+
+    def _learned(self, key: tuple[Any, ...], reads: Reads) -> tuple[Any, ...]:
+        """The key of a trace, now that it is known what it reads; traces of states that are gone are dropped."""
+        number = self._state.learn(self.model, reads.found)
+        self._captured = self._state.kept(self._captured, key[1])
+        self._refused = self._state.kept(self._refused, key[1])
+        for note in self._state.notes:
+            self._note(note)
+        return key[0], number, key[2]
 
     def _structure(self, captured: _Captured, tensors: list[Tensor], graph: Key) -> Structure:
         """The graph's structure: from the cache where a graph of these very contents was seen."""
@@ -414,7 +431,7 @@ class Engine:
                 captured.compiled,
                 structure,
                 inputs,
-                lambda name: (inputs[name[1:]] if name.startswith("@") else resolve(self.model, name)).detach(),
+                lambda name: self._parameter(captured, inputs, name).detach(),
                 home,
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
@@ -426,6 +443,12 @@ class Engine:
         finally:
             home.close()
         return result if picked is None else picked.rows_of(result, position)
+
+    def _parameter(self, captured: _Captured, inputs: Mapping[str, Tensor], name: str) -> Tensor:
+        if name.startswith("@"):
+            return inputs[name[1:]]
+        held = captured.traced.held.get(name)
+        return self._state.tensor(name) if held is None else held
 
 
 def _weights(traced: Traced) -> dict[str, str]:

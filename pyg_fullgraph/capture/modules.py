@@ -1,11 +1,9 @@
-"""The model itself: what must hold before a trace, what a trace must leave as it was, and what identifies a
-model.
-"""
+"""The model itself: what must hold before a trace, and what a trace must leave as it was."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,40 +15,42 @@ from pyg_fullgraph.capture.problems import Problem, Problems
 from pyg_fullgraph.errors import InputError
 
 _CONTAINERS = (dict, list, set)
-_PRIMITIVES = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_VOLATILE = frozenset(
-    ["_use_segment_matmul_heuristic_output", "_timing_cache", "_backward_hooks", "_is_full_backward_hook"]
-)
+_NONE: Mapping[str, torch.nn.Module] = {}
+_LAZY = (UninitializedParameter, UninitializedBuffer)
 
 
 def check_ready(model: torch.nn.Module) -> None:
     """Refuse a model whose captured program would not be its eager forward.
 
     Raises:
-        InputError: in train mode, or with parameters that are not initialised yet.
+        InputError: in train mode.
     """
-    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+    training = [
+        name or type(model).__name__ for name, module in model.named_modules() if getattr(module, "training", False)
+    ]
     if training:
         raise InputError(
             f"The model is in train mode ({len(training)} modules, '{training[0]}' first): dropout and "
             "batch statistics "
             "would be random. Call model.eval() first."
         )
-    lazy = [n for n, p in _tensors(model).items() if isinstance(p, (UninitializedParameter, UninitializedBuffer))]
-    if lazy:
-        raise InputError(
-            f"{len(lazy)} lazy parameters have no shape yet ('{lazy[0]}' first). Run the model once on a "
-            "small batch of "
-            "its data, as torch_geometric asks for lazy layers."
-        )
 
 
-def hook_problems(model: torch.nn.Module) -> Problems:
-    """Message-passing hooks and explanation masks, which torch_geometric skips in a traced forward."""
+def hook_problems(model: torch.nn.Module, more: Mapping[str, torch.nn.Module] = _NONE) -> Problems:
+    """Message-passing hooks and explanation masks, which torch_geometric skips in a traced forward.
+
+    Args:
+        model: with its registered modules.
+        more: modules by name that are not registered (in plain lists).
+    """
     found = Problems()
-    for name, module in model.named_modules():
+    for name, module in {**dict(model.named_modules()), **more}.items():
         for problem in _hooks(name or type(module).__name__, module):
             found.add(problem)
+        if isinstance(module, torch.jit.ScriptModule):
+            why = f"in layer '{name or type(module).__name__}' has no Python code that could be captured"
+            advice = "Use the eager module that it was compiled from."
+            found.add(Problem("what torch.jit compiled", why, advice))
     return found
 
 
@@ -94,10 +94,15 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def preserved(model: torch.nn.Module) -> Iterator[None]:
-    """Put every attribute of every module back on exit: forwards store (then fake) tensors on modules."""
+def preserved(model: torch.nn.Module, more: Iterable[torch.nn.Module] = ()) -> Iterator[None]:
+    """Put every attribute of every module back on exit: forwards store (then fake) tensors on modules.
+
+    Args:
+        model: with its registered modules.
+        more: others, in plain lists for instance.
+    """
     saved: list[tuple[torch.nn.Module, dict[str, Any], list[tuple[Any, Any]]]] = []
-    for module in model.modules():
+    for module in dict.fromkeys((*model.modules(), *more)):
         attributes = vars(module)
         containers = [(item, item.copy()) for item in attributes.values() if isinstance(item, _CONTAINERS)]
         saved.append((module, dict(attributes), containers))
@@ -133,61 +138,12 @@ def plain_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, but for sparse matrices (`capture.sparse.held`)."""
-    found = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensor for name, tensor in found.items() if not is_matrix(tensor)}
-
-
 def lifted_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Everything a trace lifts to inputs: parameters, buffers (shared ones once) and plain tensor
-    attributes.
+    """What a trace lifts to inputs from the start: parameters, buffers (shared ones once) and plain tensor attributes.
+
+    Lazy parameters without a shape are left out, see `capture.lazy`, and sparse matrices, see `capture.sparse.held`.
+    Tensors elsewhere (in lists, in objects) become inputs when the trace has read them, see `capture.adopt`.
     """
-    return {**_tensors(model), **plain_tensors(model)}
-
-
-def resolve(model: torch.nn.Module, qualified_name: str) -> Tensor:
-    """The tensor of a qualified name as it is now."""
-    owner, _, attribute = qualified_name.rpartition(".")
-    module = model.get_submodule(owner) if owner else model
-    return getattr(module, attribute)
-
-
-def module_fingerprint(model: torch.nn.Module) -> tuple[Any, ...]:
-    """What a trace depends on besides the call: a changed fingerprint forces a new trace.
-
-    Covers the class, `training` flag and primitive attributes (numbers, strings, None, functions, and
-    containers of them) of every module, and names, shapes, dtypes and devices of parameters and buffers, not
-    their values.
-    """
-    parts: list[Any] = []
-    for name, module in model.named_modules():
-        parts.append((name, type(module), _attributes(module)))
-    for name, tensor in lifted_tensors(model).items():
-        lazy = isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
-        parts.append((name, None if lazy else tuple(tensor.shape), tensor.dtype, str(tensor.device)))
-    return tuple(parts)
-
-
-def _attributes(module: torch.nn.Module) -> tuple[Any, ...]:
-    out = []
-    for key, value in vars(module).items():
-        if key in _VOLATILE or key.startswith("_cached") or key in ("_parameters", "_buffers", "_modules"):
-            continue
-        frozen = _frozen(value)
-        if frozen is not None:
-            out.append((key, frozen))
-    return tuple(out)
-
-
-def _frozen(value: Any, depth: int = 0) -> Any:
-    """A hashable stand-in for a primitive value; None where the value is not one."""
-    if isinstance(value, _PRIMITIVES):
-        return (type(value).__name__, repr(value))
-    if depth < 3 and isinstance(value, (list, tuple)):
-        return (type(value).__name__, tuple(_frozen(item, depth + 1) for item in value))
-    if depth < 3 and isinstance(value, dict):
-        return ("dict", tuple((repr(key), _frozen(item, depth + 1)) for key, item in value.items()))
-    if callable(value) and not isinstance(value, torch.nn.Module):
-        return ("callable", getattr(value, "__qualname__", ""), id(getattr(value, "__func__", value)))
-    return None
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    known = {name: t for name, t in tensors.items() if not isinstance(t, _LAZY) and not is_matrix(t)}
+    return {**known, **plain_tensors(model)}

@@ -13,7 +13,8 @@ have is left alone. `adapted(model)` enters them all, and everything is put back
 6. `cached=True` -> computed anew (a warm cache would bake the old graph)
 7. pyg_lib's matrix products by segment and by group are not used; where PyG counts relations to choose them, it still
    does (a relation out of range is its caller's mistake)
-8. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
+8. functions under `torch.jit.script` -> the Python functions that they were made of
+9. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import builtins
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -148,6 +149,15 @@ def _num_nodes(edge_index: Any, num_nodes: Any = None) -> Any:
     return _TracedInt.of_tensor(entries.max() + 1)
 
 
+_by_interpreter = torch.jit.ScriptFunction.__call__
+
+
+def _by_python(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """A function under `torch.jit.script` by the Python function that it was made of, where it knows that."""
+    original = getattr(function, "_torchdynamo_inline", None)
+    return _by_interpreter(function, *args, **kwargs) if original is None else original(*args, **kwargs)
+
+
 def _always() -> bool:
     return True
 
@@ -166,13 +176,20 @@ def _is_generated(names: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def adapted(model: torch.nn.Module) -> Iterator[None]:
-    """All adapters, for the time of one trace of `model`."""
+def adapted(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module] | None = None) -> Iterator[None]:
+    """All adapters, for the time of one trace of `model`.
+
+    Args:
+        model: to be traced.
+        modules: its modules by name, also those that are not registered; the registered ones if None.
+    """
+    modules = dict(model.named_modules()) if modules is None else modules
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_module_globals(model))
+        stack.enter_context(_module_globals(modules.values()))
         stack.enter_context(_torch_layers())
         stack.enter_context(_hetero_linear())
-        stack.enter_context(_opaque_aggregations(model))
+        stack.enter_context(_opaque_aggregations(modules))
+        stack.enter_context(replaced(torch.jit.ScriptFunction, "__call__", _by_python))
         stack.enter_context(_no_segment_products())
         yield
 
@@ -192,7 +209,7 @@ def _no_segment_products() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _module_globals(model: torch.nn.Module) -> Iterator[None]:
+def _module_globals(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
     """Stand-ins for builtins in the global names of PyG's modules and of the model's own."""
     stand_ins = {
         "int": _TracedInt,
@@ -205,11 +222,11 @@ def _module_globals(model: torch.nn.Module) -> Iterator[None]:
         "maybe_num_nodes": (_maybe_num_nodes, _num_nodes),
         "to_dense_batch": (to_dense_batch, layers.dense_batch(to_dense_batch)),
     }
-    hooked = any(getattr(module, "_message_forward_hooks", None) for module in model.modules())
+    hooked = any(getattr(module, "_message_forward_hooks", None) for module in modules)
     undo: list[tuple[dict[str, Any], str, Any]] = []
     missing = object()
     try:
-        for names in _namespaces(model):
+        for names in _namespaces(modules):
             changes: dict[str, Any] = {key: value for key, value in stand_ins.items() if key not in names}
             if getattr(names.get("is_compiling"), "__module__", "").startswith("torch_geometric"):
                 changes["is_compiling"] = _never if hooked and _is_generated(names) else _always
@@ -226,7 +243,7 @@ def _module_globals(model: torch.nn.Module) -> Iterator[None]:
                 names[key] = old
 
 
-def _namespaces(model: torch.nn.Module) -> list[dict[str, Any]]:
+def _namespaces(modules: Iterable[torch.nn.Module]) -> list[dict[str, Any]]:
     """Global names of every module whose code a forward may run: PyG, the model's classes, what those
     import.
     """
@@ -234,7 +251,7 @@ def _namespaces(model: torch.nn.Module) -> list[dict[str, Any]]:
     for name, module in list(sys.modules.items()):
         if name == "torch_geometric" or name.startswith("torch_geometric."):
             found[id(vars(module))] = vars(module)
-    for cls in {base for module in model.modules() for base in type(module).__mro__}:
+    for cls in {base for module in modules for base in type(module).__mro__}:
         for value in list(vars(cls).values()):
             if isinstance(value, FunctionType) and not _is_foreign(value.__module__):
                 found[id(value.__globals__)] = value.__globals__
@@ -297,13 +314,13 @@ def _hetero_linear() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opaque_aggregations(model: torch.nn.Module) -> Iterator[None]:
+def _opaque_aggregations(modules: Mapping[str, torch.nn.Module]) -> Iterator[None]:
     """Aggregations that ATen cannot express over symbolic sizes become one node each."""
     base = pyg_aggr.Aggregation
-    names = {id(module): name for name, module in model.named_modules(remove_duplicate=False)}
+    names = {id(module): name for name, module in modules.items()}
     real = {
         id(module): {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        for module in model.modules()
+        for module in modules.values()
         if is_opaque(module)
     }
     original = base.__call__
@@ -341,10 +358,10 @@ def is_opaque(module: torch.nn.Module) -> bool:
     )
 
 
-def uncache(model: torch.nn.Module) -> list[str]:
+def uncache(modules: Mapping[str, torch.nn.Module]) -> list[str]:
     """Switch `cached=True` layers to computing anew; the caller restores the modules. Returns their names."""
     changed: list[str] = []
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         attributes = vars(module)
         if attributes.get("cached") is True:
             attributes["cached"] = False

@@ -1,10 +1,10 @@
 """`trace`: run a model's own forward on fake tensors and record it as a graph of functional ATen operators.
 
-Every space of the signature is one *unbacked* symbolic size (no guard, no specialisation on the example),
-parameters, buffers and plain tensor attributes are lifted to inputs by `functional_call` so that they stay
-live, and the adapters of `capture.shims` stand in for what fake tensors cannot answer. The route was chosen
-by a comparison over 121 models against torch.compile, torch.export and torch.fx; plain torch.fx inside
-layers gave silently wrong graphs.
+Every space of the signature is one *unbacked* symbolic size (no guard, no specialisation on the example), parameters,
+buffers and plain tensor attributes are lifted to inputs by `functional_call` so that they stay live (tensors found
+elsewhere are lifted afterwards, `capture.adopt`), and the adapters of `capture.shims` stand in for what fake tensors
+cannot answer. The route was chosen by a comparison over 121 models against torch.compile, torch.export and torch.fx;
+plain torch.fx inside layers gave silently wrong graphs.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from torch._functorch import config as functorch_config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
+from pyg_fullgraph.capture.adopt import adopt
 from pyg_fullgraph.capture.clean import clean, drop_dead
 from pyg_fullgraph.capture.failures import explain_failure, first_of, only_in_a_trace
 from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
 from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.hooks import Hidden, Recorder
+from pyg_fullgraph.capture.lazy import Untouched
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
 from pyg_fullgraph.capture.problems import Problem, Problems
 from pyg_fullgraph.capture.quiet import quiet
 from pyg_fullgraph.capture.ranges import Range, check_ranges, ranges
+from pyg_fullgraph.capture.reads import Reads
+from pyg_fullgraph.capture.reads import recorded as recorded_reads
 from pyg_fullgraph.capture.required import Required, misshapen
 from pyg_fullgraph.capture.returned import Packing, unpack
 from pyg_fullgraph.capture.scalars import numbers_to_tensors
@@ -43,6 +47,7 @@ from pyg_fullgraph.capture.shims import adapted, uncache
 from pyg_fullgraph.capture.signature import Leaf, Signature, of_number
 from pyg_fullgraph.capture.sparse import SPARSE, in_place, sparse_names, stand_ins, taken_apart
 from pyg_fullgraph.capture.standins import STAND_INS
+from pyg_fullgraph.capture.walk import Walk
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
 from pyg_fullgraph.capture.written import Writes
@@ -69,7 +74,8 @@ class Traced:
         graph: functional operators only, dead code removed. Every node has `meta["val"]` (a fake tensor or
             symbolic number), `meta["where"]` ("file.py:line in Class.method <- the user's line") and
             `meta["layer"]`.
-        param_names: placeholder name -> qualified name of the parameter, buffer or tensor attribute.
+        param_names: placeholder name -> name of the parameter, buffer or other tensor, as `capture.walk` names places.
+        held: tensors outside of the model by name: they are read from the very object.
         input_names: placeholder name -> the leaf of the signature, in the order of its leaves.
         symbols: space name -> its size in the graph's shapes; an integer where the model fixes it.
         outputs: the return value of forward with nodes in place of tensors (and symbolic numbers), in tuples, lists and
@@ -96,6 +102,7 @@ class Traced:
     writes: list[str] = field(default_factory=list)
     model_notes: list[str] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    held: dict[str, Tensor] = field(default_factory=dict)
     assumed: dict[tuple[sympy.Expr, bool], str] = field(default_factory=dict)
     numbers: dict[str, sympy.Symbol] = field(default_factory=dict)
     required: Required = field(default_factory=Required)
@@ -178,6 +185,7 @@ def trace(
     signature: Signature,
     sizes: Mapping[str, int] | None = None,
     outputs: tuple[str, ...] = (),
+    reads: Reads | None = None,
 ) -> Traced:
     """Capture `model.forward` for calls of this signature.
 
@@ -186,17 +194,20 @@ def trace(
         signature: from `capture.signature.bind`.
         sizes: of the call that it is captured for.
         outputs: submodules whose outputs are computed beside the result, see `capture.hooks`.
+        reads: learns what the forward reads beside its arguments, also where the trace is refused.
 
     Raises:
-        InputError: the model is in train mode or has uninitialised lazy parameters, a check that its forward makes
-            fails for these sizes, or forward does not call one of `outputs`.
+        InputError: the model is in train mode, its forward uses a lazy parameter that is not initialised, a check that
+            it makes fails for these sizes, or it does not call one of `outputs`.
         CaptureError: the forward does something that has no exact capture; its `problems` are all that were
             found, each with the construct, the layer and the line.
     """
     check_ready(model)
+    reads = Reads() if reads is None else reads
     with _ONE_TRACE_AT_A_TIME:
-        problems = hook_problems(model)
-        attempt = _Trace(model, signature, outputs)
+        before = Walk(model)
+        problems = hook_problems(model, before.modules)
+        attempt = _Trace(model, signature, before, reads, outputs)
         try:
             recorded = attempt.record()
             attempt.watch.required.check(signature.leaves, sizes or {})
@@ -204,7 +215,8 @@ def trace(
                 traced = attempt.finish(recorded)
                 if traced is not None and not problems:
                     return traced
-            elif isinstance(attempt.error, InputError):
+            attempt.untouched.check()
+            if recorded is None and isinstance(attempt.error, InputError):
                 raise attempt.error
             problems.update(_look_further(model, signature, attempt))
             raise CaptureError(problems.texts()) from attempt.error
@@ -214,7 +226,7 @@ def trace(
 
 def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) -> Problems:
     """All problems of a forward: those of a trace that goes on with guesses, and the one that ended the first."""
-    second = _Trace(model, signature, failed.recorder.hidden.outputs, guess=True)
+    second = _Trace(model, signature, failed.before, Reads(), failed.recorder.hidden.outputs, guess=True)
     try:
         recorded = second.record()
         if recorded is not None:
@@ -242,17 +254,27 @@ class _Trace:
     """One trace: the fake inputs, the record, and what is read back from it.
 
     Args:
-        model, signature: see `trace`.
+        model, signature, reads: see `trace`.
+        before: a walk over the model from before the trace.
         guess: go on where the trace must be refused, to find more problems; there is no result.
     """
 
     def __init__(
-        self, model: torch.nn.Module, signature: Signature, outputs: tuple[str, ...] = (), guess: bool = False
+        self,
+        model: torch.nn.Module,
+        signature: Signature,
+        before: Walk,
+        reads: Reads,
+        outputs: tuple[str, ...] = (),
+        guess: bool = False,
     ) -> None:
         self.model = model
         self.signature = signature
-        self.tracker = Tracker(model)
-        self.watch = Watch(model, self.tracker, REPLACEMENTS, guess)
+        self.before, self.reads = before, reads
+        self.untouched = Untouched(before.modules)
+        self.held: dict[str, Tensor] = {}
+        self.tracker = Tracker(model, before.modules)
+        self.watch = Watch(model, self.tracker, REPLACEMENTS, guess, reads.values)
         self.recorder = Recorder(model, outputs, self.watch.problems, guess)
         self.writes = Writes(model)
         self.real = lifted_tensors(model)
@@ -275,25 +297,37 @@ class _Trace:
         """Run the forward; None where an exception ended it, which is then `error`."""
         inputs = [self._fake_parameter(tensor) for tensor in self.real.values()]
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
+        modules = self.before.modules
         names = (scatter_names(), sparse_names(self.watch), reading(self.watch))
+        recorded: fx.GraphModule | None = None
         with contextlib.ExitStack() as stack:
             quietly = (collector_paused(), quiet())
-            for context in (preserved(self.model), adapted(self.model), *names, torch.no_grad(), *quietly):
+            kept = preserved(self.model, modules.values())
+            for context in (kept, adapted(self.model, modules), *names, torch.no_grad(), *quietly):
                 stack.enter_context(context)
-            for name in uncache(self.model):
+            for name in uncache(modules):
                 self.notes.append(
                     f"layer '{name}' has cached=True: the cache is not used, each graph is normalised anew"
                 )
+            self.untouched.put()
             try:
-                return make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
+                recorded = make_fx(self._forward, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*inputs)
             except Exception as error:  # whatever the forward raises is explained to the user
                 self.error = error
-                return None
             finally:
                 getattr(self._tracer, "__dict__", {}).pop(
                     "create_node", None
                 )  # torch keeps the tracer until a garbage collection
                 self._tracer = None
+        self.reads.finish(self.model, self.before)
+        if self.untouched.touched:
+            return None
+        if recorded is not None:
+            assert self.reads.walk is not None
+            adopted = adopt(recorded, self.real, self.reads.walk, self._fake_parameter)
+            self.real = {**self.real, **adopted.named, **adopted.held}
+            self.held = adopted.held
+        return recorded
 
     def last_problems(self) -> list[Problem]:
         """What ended this trace, unless that may only have followed from a guess, or is written down already."""
@@ -367,7 +401,11 @@ class _Trace:
             vars(self.model.get_submodule(owner) if owner else self.model)[attribute] = lifted.pop(name)
         given, make = list(tensors[len(self.real) :]), stand_ins(self.watch)
         args, kwargs = self.signature.call(given, make)
-        with in_place(self.model, self.signature.held(given, make)), self.writes, self.recorder.running() as joined:
+        running = (in_place(self.model, self.signature.held(given, make)), self.writes, recorded_reads(self.reads))
+        with contextlib.ExitStack() as stack:
+            for context in running:
+                stack.enter_context(context)
+            joined = stack.enter_context(self.recorder.running())
             result = joined(torch.func.functional_call(self.model, lifted, args, kwargs, tie_weights=True))
         values, self.packing = unpack(result)
         leaves, self.parts = pytree.tree_flatten([taken_apart(value) for value in values])
@@ -434,6 +472,7 @@ class _Trace:
             hidden=self.recorder.hidden,
             writes=self.writes.names(self.recorder.watched),
             model_notes=list(dict.fromkeys(self.notes)),
+            held=self.held,
             assumed=self.watch.relied,
             numbers=self._numbers(graph),
             required=self.watch.required,

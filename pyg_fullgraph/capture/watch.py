@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 from torch_geometric.utils import coalesce
 
 from pyg_fullgraph.capture.asserted import harmless_answer, is_discarded
@@ -52,6 +53,7 @@ class Watch(TorchFunctionMode):
         tracker: names the running code.
         replacements: what to call in place of a function, an operator or all operators of a namespace (its name).
         guess: go on with a guess where the trace must be refused.
+        values: learns of tensors outside of the trace whose values the forward turns into numbers of Python.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class Watch(TorchFunctionMode):
         tracker: Tracker,
         replacements: Mapping[Any, Replacement],
         guess: bool = False,
+        values: list[Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tracker, self.guess = model, tracker, guess
+        self.values = [] if values is None else values
         self.problems = Problems()
         self.notes: list[str] = []
         self.guessed = False
@@ -75,6 +79,10 @@ class Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _READ_OUTSIDE and args and all(_is_outside(arg) for arg in args if isinstance(arg, Tensor)):
+            self.values += [arg for arg in args if isinstance(arg, Tensor)]
+            with _disable_current_modes():
+                return func(*args, **kwargs)
         replacement = self._replacements.get(func) or self._replacements.get(getattr(func, "namespace", None))
         replacement = replacement or self._replacements.get(_namespace(func))
         try:
@@ -196,7 +204,7 @@ def _some(tensor: Tensor) -> Tensor:
 
 def _real(make: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     def made(tensor: Tensor) -> Any:
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             return make(_some(tensor))
 
     return made
@@ -251,6 +259,14 @@ _READERS: dict[Any, Replacement] = {
     Tensor.__repr__: _text,
     Tensor.__format__: _text,
 }
+
+
+_READ_OUTSIDE = {*_READERS, Tensor.tolist}
+
+
+def _is_outside(tensor: Tensor) -> bool:
+    """Whether a tensor is no value of the trace: its values are there to be read."""
+    return type(tensor) in (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 __all__ = ["Replacement", "Watch", "reading"]

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -78,10 +78,12 @@ class Tracker:
 
     Args:
         model: its modules give layers their qualified names.
+        more: modules that are not registered (in plain lists), by name.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._names = {id(module): name for name, module in model.named_modules()}
+    def __init__(self, model: torch.nn.Module, more: Mapping[str, torch.nn.Module] | None = None) -> None:
+        named = {**(more or {}), **dict(model.named_modules())}
+        self._names = {id(module): name for name, module in named.items()}
 
     def here(self) -> tuple[str, str]:
         """`(where, layer)` of the code that runs now, as in `Place`."""

@@ -117,14 +117,23 @@ def _without_forward(model: torch.nn.Module) -> str:
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    """Opens ``DistributedDataParallel``, ``DataParallel``, ``AveragedModel`` and ``torch.compile``
-    wrappers."""
+    """Opens ``DistributedDataParallel``, ``DataParallel``, ``AveragedModel`` and ``torch.compile`` wrappers.
+
+    Raises:
+        InputError: the model was compiled by ``torch.jit``: there is no Python code that could be captured.
+    """
     wrappers = (
         torch.nn.parallel.DistributedDataParallel,
         torch.nn.DataParallel,
         torch.optim.swa_utils.AveragedModel,
     )
     while True:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise InputError(
+                f"The model {getattr(model, 'original_name', type(model).__name__)} was compiled by torch.jit "
+                "(scripted, traced, frozen or loaded from a file), so there is no Python code that could be captured. "
+                "Pass the eager model that it was made from; compiled.state_dict() has its weights."
+            )
         inner = model._modules.get("_orig_mod")
         if inner is None and isinstance(model, wrappers):
             inner = model.module

@@ -8,7 +8,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from pyg_fullgraph.capture import Signature, Traced, bind, resolve, trace
+from pyg_fullgraph.capture import Signature, Traced, bind, trace
+from pyg_fullgraph.capture.walk import Walk
 
 
 def capture(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Traced:
@@ -22,7 +23,8 @@ def replay(
     signature, tensors = bind(module, args, kwargs or {})
     assert_same_call(traced, signature)
     traced.check(signature.sizes(tensors))
-    parameters = [resolve(module, name) for name in traced.param_names.values()]
+    named = {**Walk(module).tensors, **traced.held}
+    parameters = [named[name] for name in traced.param_names.values()]
     with torch.no_grad():
         return list(torch.fx.Interpreter(traced.module()).run(*parameters, *tensors))
 

@@ -9,8 +9,8 @@ import torch
 import torch_geometric.nn as gnn
 from torch import nn
 
-from pyg_fullgraph.capture.modules import module_fingerprint
-from pyg_fullgraph.capture.state import ModelState
+from pyg_fullgraph.capture.reads import Found
+from pyg_fullgraph.capture.state import ModelState, module_fingerprint
 from pyg_fullgraph.errors import InputError
 
 
@@ -27,6 +27,13 @@ class Model(nn.Module):
         for conv in self.convs:
             x = self.act(conv(x, edge_index))
         return x * self.scale
+
+
+def _as_after_a_trace(model: Model) -> tuple[ModelState, int]:
+    """The state after a trace that has asked for every attribute that there is, and for one that there is not."""
+    state = ModelState()
+    names = {name: frozenset([*vars(module), "more"]) for name, module in model.named_modules()}
+    return state, state.learn(model, Found(names))
 
 
 def _set_data(model: Model) -> None:
@@ -55,8 +62,8 @@ CHANGES: dict[str, Callable[[Model], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_change_gives_another_number(change: Callable[[Model], object]) -> None:
-    model, state = Model().eval(), ModelState()
-    before, fingerprint = state.number(model), module_fingerprint(model)
+    model = Model().eval()
+    (state, before), fingerprint = _as_after_a_trace(model), module_fingerprint(model)
     assert state.number(model) == before
     change(model)
     model.eval()
@@ -66,8 +73,8 @@ def test_a_change_gives_another_number(change: Callable[[Model], object]) -> Non
 
 @torch.no_grad()
 def test_what_is_no_change_keeps_the_number() -> None:
-    model, state = Model().eval(), ModelState()
-    before = state.number(model)
+    model = Model().eval()
+    state, before = _as_after_a_trace(model)
     for parameter in model.parameters():
         parameter.add_(1)
     model.load_state_dict(Model().state_dict())
@@ -77,8 +84,8 @@ def test_what_is_no_change_keeps_the_number() -> None:
 
 
 def test_a_change_taken_back_gives_the_first_number() -> None:
-    model, state = Model().eval(), ModelState()
-    before = state.number(model)
+    model = Model().eval()
+    state, before = _as_after_a_trace(model)
     model.power = 2.5
     other = state.number(model)
     model.power = 1.5
@@ -86,8 +93,8 @@ def test_a_change_taken_back_gives_the_first_number() -> None:
 
 
 def test_training_is_refused_at_every_call_and_then_not_any_more() -> None:
-    model, state = Model().eval(), ModelState()
-    before = state.number(model)
+    model = Model().eval()
+    state, before = _as_after_a_trace(model)
     model.convs[1].train()
     for _ in range(2):
         with pytest.raises(InputError, match="train mode"):
