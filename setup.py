@@ -5,12 +5,16 @@
     python  do not build the extension
     cpp     build it, and fail where that fails
 
+pip shows nothing of a build that succeeds, so what a user should know goes to the terminal as well, where there is one.
+A wheel without the extension is tagged py3-none-any.
+
 The kernel files are compiled once per instruction set with that set's flags; the binary picks one at run time, so
 it runs on every processor of its architecture. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -24,6 +28,11 @@ from pathlib import Path
 
 from setuptools import Distribution, Extension, setup
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent.resolve()
 BUILD_CHOICES = ("", "cpp", "python")
@@ -138,10 +147,11 @@ class NinjaBuild(build_ext):
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             if required:
                 raise SystemExit(f"error: PYG_FULLGRAPH_BUILD=cpp, but the extension was not built: {error}") from error
-            sys.stderr.write(
+            self.distribution.failed = True
+            tell(
                 f"warning: pyg_fullgraph is installed WITHOUT its C++ kernels: {error}\n"
                 "         It works, but slowly, on the reference operators. Install a C++17 compiler (g++ or clang++) "
-                "and install again.\n"
+                "and install again\n         (with --no-cache-dir --force-reinstall)."
             )
 
     def compile(self, ext: Extension) -> None:
@@ -150,6 +160,10 @@ class NinjaBuild(build_ext):
         objects.mkdir(parents=True, exist_ok=True)
         library = objects / Path(self.get_ext_filename(ext.name)).name
         (objects / "build.ninja").write_text(ninja_file(objects, library))
+        tell(
+            "pyg_fullgraph: compiling the C++ kernels, which takes 2 to 3 minutes of processor time; "
+            "PYG_FULLGRAPH_BUILD=python installs without them"
+        )
         jobs = os.environ.get("MAX_JOBS")
         subprocess.run(
             [ninja_program(), "-C", str(objects), *(["-j", jobs] if jobs else [])], check=True, stdout=sys.stderr
@@ -190,12 +204,50 @@ def extensions() -> list[Extension]:
     return [] if choice == "python" else [Extension("pyg_fullgraph._C", sources=[])]
 
 
+def tell(text: str) -> None:
+    """Say it on stderr, and where that is no terminal (pip reads it) on the terminal that the process has, if any."""
+    print(text, file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
+            terminal.write(f"\n{text}\n")
+
+
 class BinaryDistribution(Distribution):
     """A distribution whose wheel is tagged for this platform exactly when it holds the extension."""
 
+    failed = False
+
     def has_ext_modules(self) -> bool:
         """Whether the wheel depends on the platform."""
-        return bool(self.ext_modules)
+        return bool(self.ext_modules) and not self.failed
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild}, distclass=BinaryDistribution)
+class Wheel(bdist_wheel):
+    """Build first: only then it is known whether the wheel depends on the platform."""
+
+    def run(self) -> None:
+        """Build the wheel."""
+        if not self.skip_build:
+            self.run_command("build")
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
+def description() -> str:
+    """README.md for a package index, where links to other files of the repository lead nowhere: their names instead."""
+
+    def named(link: re.Match[str]) -> str:
+        return link["text"] if link["target"] in link["text"] else f"{link['text']} ({link['target']})"
+
+    return re.sub(
+        r"(?<!!)\[(?P<text>[^\]]+)\]\((?!\w+:|#)(?P<target>[^)\s]+)\)", named, (ROOT / "README.md").read_text("utf-8")
+    )
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": NinjaBuild, "bdist_wheel": Wheel},
+    distclass=BinaryDistribution,
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)

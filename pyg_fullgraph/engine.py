@@ -21,6 +21,7 @@ from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.attempts import Verification
 from pyg_fullgraph.front.check import Check, compared
+from pyg_fullgraph.front.of_model import OfModel, forward_arguments
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.own import Own
 from pyg_fullgraph.front.own_rows import own_forward, without_nodes
@@ -70,7 +71,7 @@ class _Captured:
     check: Check = field(default_factory=Check)
 
 
-class Engine:
+class Engine(OfModel):
     """Exact whole-graph inference of one model.
 
     The model is traced on the first call and re-used for graphs of any size; parameters are read at each call.
@@ -166,7 +167,7 @@ class Engine:
         """The output of `model(*args, **kwargs)`.
 
         Args:
-            args, kwargs: as for the model's forward.
+            args, kwargs: as for the model's forward; or a `Data`, and what else forward takes.
             nodes: rows wanted, int64 [M] or bool [N], or a dictionary of these by kind of node; the work is restricted
                 to their in-neighbourhood where the model allows it. All rows if None.
             progress: show a tqdm bar over supersteps and rows.
@@ -184,6 +185,7 @@ class Engine:
             CaptureError: the forward has no exact capture, and `fallback` is "error".
             FullGraphMismatch: verification failed.
         """
+        args, kwargs = forward_arguments(self.model, args, kwargs)
         wanted = Nodes.of(nodes)
         try:
             state, signature, tensors = self._bind(args, kwargs)
@@ -267,8 +269,9 @@ class Engine:
         seconds are those of the last call for all nodes on a graph of these very contents: call the engine before.
 
         Args:
-            args, kwargs: as for the model's forward.
+            args, kwargs: as for the model's forward; or a `Data`, and what else forward takes.
         """
+        args, kwargs = forward_arguments(self.model, args, kwargs)
         state, signature, tensors = self._bind(args, kwargs)
         if not signature.decided:
             raise InputError("A graph of one node or one edge tells too little to explain; pass a larger one.")

@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn.models import GAT, GCN
 
 from pyg_fullgraph import ops
+from pyg_fullgraph.front.versions import untried
 from pyg_fullgraph.graph.generate import rmat
 
 PACKAGES = ("pyg_fullgraph", "torch", "torch_geometric", "numpy", "pyg_lib", "torch_sparse", "torch_scatter")
@@ -156,6 +157,8 @@ def examine(inference: Callable[..., Any], show: Callable[[str], Any] = print) -
         show(f"\n{title}")
         for key, value in facts.items():
             show(f"  {key:<16} {value}")
+    for text in untried():
+        show(f"  note: {text}")
     show(f"\nself-test: R-MAT, {2**SCALE:,} nodes, {DEGREE * 2**SCALE:,} edges, {COLUMNS} columns")
     checks = self_test(inference)
     for check in checks:

@@ -177,7 +177,7 @@ def run(
         prepared = prepare(model, args, kwargs, options)
         options = prepared.options
         names = (*prepared.call.passed, *(name for name in prepared.given.named if name.startswith("edge_")))
-        if instead_of_pyg or prepared.given.loader is not None or hasattr(prepared.model, "inference"):
+        if instead_of_pyg or prepared.given.loader is not None:  # nobody else had PyG's inference(loader) in mind
             tell_differences(prepared.model, names)
         tell_passed(prepared.model, prepared.call.passed)
         if isinstance(options.out, (str, Path)):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
+import zipfile
 
 import pytest
 
@@ -77,3 +83,64 @@ def test_no_function_of_a_wider_instruction_set_can_be_shared():
             assert kind not in "WVuw", f"{path.name} shares {name}"
             if kind in "TDBR":
                 assert f"fg::{isa}::" in name or name == f"fg::kernels_{isa}()", f"{path.name} defines {name}"
+
+
+def test_a_wheel_without_kernels_is_for_every_platform(python, tmp_path):
+    """Else the wheel of a machine without a compiler would be taken for one with kernels."""
+    for part in ("pyg_fullgraph", "csrc"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for part in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, tmp_path)
+    done = python(
+        "setup.py", "bdist_wheel", "--dist-dir", "out", cwd=tmp_path, CXX="no-such-compiler", PYG_FULLGRAPH_BUILD=None
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "out").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "pyg_fullgraph/engine.py" in names and not any(name.endswith(".so") for name in names)
+
+
+def test_what_pip_hides_is_told_on_the_terminal(tmp_path):
+    """A build under pip has no terminal for its output, but the process has one."""
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", "lib", "--build-temp", str(tmp_path / "temp")]
+    surroundings = {**os.environ, "CXX": "no-such-compiler"}
+    surroundings.pop("PYG_FULLGRAPH_BUILD", None)
+    child, terminal = pty.fork()
+    if child == 0:  # the child, whose controlling terminal is the new one
+        os.chdir(ROOT)
+        with (tmp_path / "hidden").open("w") as hidden:
+            os.dup2(hidden.fileno(), 1)
+            os.dup2(hidden.fileno(), 2)
+        os.execve(sys.executable, command, surroundings)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while part := os.read(terminal, 4096):
+            shown += part
+    assert os.waitpid(child, 0)[1] == 0, (tmp_path / "hidden").read_text()
+    assert b"WITHOUT its C++ kernels" in shown
+    assert "WITHOUT its C++ kernels" in (tmp_path / "hidden").read_text()
+
+
+def test_the_readme_of_the_package_has_no_link_into_the_repository(python):
+    show = (
+        "import sys; sys.argv = ['setup.py', '--version']; names = {'__name__': 'x', '__file__': 'setup.py'};"
+        "exec(open('setup.py').read(), names); print(names['description']())"
+    )
+    text = python("-c", show).stdout
+    assert "docs/usage.md" in text and "```python" in text
+    assert not re.search(r"\]\((?!\w+:|#)", text)
+
+
+def test_the_sources_bring_what_their_tests_need(python, tmp_path):
+    """Every file that git knows, but for the settings of editors and of git, is in the source distribution."""
+    known = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if known.returncode:
+        pytest.skip("no checkout")
+    done = python("setup.py", "sdist", "--dist-dir", str(tmp_path), PYG_FULLGRAPH_BUILD="python")
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        names = {name.partition("/")[2] for name in sources.getnames()}
+    assert {"tests/conftest.py", "tests/cases/table.py", "docs/usage.md", "scripts/step", ".ci/run"} <= names
+    assert not sorted({name for name in known.stdout.split() if (ROOT / name).exists()} - names)
