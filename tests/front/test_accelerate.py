@@ -254,6 +254,13 @@ def test_notes_name_what_differs(make: Any, text: str, caplog: pytest.LogCapture
     assert any(text in note for note in notes(caplog))
 
 
+def test_no_note_where_nobody_asked_for_pygs_inference(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    inference(GCN(COLUMNS, 8, 2, 3).eval(), data)
+    assert notes(caplog) == []
+    inference(GCN(COLUMNS, 8, 2, 3).eval(), loader_of(data))
+    assert len(notes(caplog)) == 1
+
+
 def test_no_note_where_pyg_is_exact(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     accelerate(GraphSAGE(COLUMNS, 8, 2, 3, norm="batch_norm").eval()).inference(loader_of(data))
     assert notes(caplog) == []
