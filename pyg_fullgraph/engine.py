@@ -25,6 +25,7 @@ from pyg_fullgraph.front.of_model import OfModel, forward_arguments
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.own import Own
 from pyg_fullgraph.front.own_rows import own_forward, without_nodes
+from pyg_fullgraph.front.versions import tell_untried
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.ops.forked import lock_whole_at_fork, num_threads, survives_fork
 from pyg_fullgraph.passes import cut, optimise
@@ -335,6 +336,7 @@ class Engine(OfModel):
     def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> tuple[Any, ...]:
         """Trace the call and file it; returns its key, which names what this trace has read as well."""
         reads = Reads()
+        tell_untried()
         try:
             traced = trace(self.model, signature, signature.sizes(tensors), self.outputs, reads)
         except CaptureError as error:

@@ -16,6 +16,7 @@ from torch_geometric.loader import NeighborLoader
 from torch_geometric.nn import SAGEConv, to_hetero
 from torch_geometric.nn.models import GCN, GIN, GraphSAGE
 
+import pyg_fullgraph as fg
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front.accelerate import Inference, install, installed, uninstall
 from pyg_fullgraph.front.run import Options
@@ -255,9 +256,9 @@ def test_notes_name_what_differs(make: Any, text: str, caplog: pytest.LogCapture
 
 
 def test_no_note_where_nobody_asked_for_pygs_inference(data: Data, caplog: pytest.LogCaptureFixture) -> None:
-    inference(GCN(COLUMNS, 8, 2, 3).eval(), data)
+    fg.inference(GCN(COLUMNS, 8, 2, 3).eval(), data)
     assert notes(caplog) == []
-    inference(GCN(COLUMNS, 8, 2, 3).eval(), loader_of(data))
+    fg.inference(GCN(COLUMNS, 8, 2, 3).eval(), loader_of(data))
     assert len(notes(caplog)) == 1
 
 
