@@ -301,7 +301,8 @@ def _attribute(data: Any, name: str) -> Any:
     if isinstance(data, HeteroData):
         found = data.collect(name.removesuffix("_dict"), allow_empty=True)
         return found or None
-    return None if data is None else getattr(data, name, None)
+    found = getattr(data, name, None) if not isinstance(data, Data) or name not in data else data[name]
+    return None if callable(found) and not isinstance(found, torch.nn.Module) else found  # a method of Data
 
 
 def _found(data: Any) -> str:
@@ -385,8 +386,6 @@ def _first_device(values: Mapping[str, Any]) -> torch.device:
 def _arrange(values: dict[str, Any], forward: Forward) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional arguments as far as they go without a gap, the rest by name."""
     args: list[Any] = []
-    if forward.by_name:
-        return (), values
     for name in forward.positional:
         if name not in values:
             break

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -58,7 +58,6 @@ class Forward:
         graph: the parameter for the graph, or ``None``.
         features: the parameter for the node features, or ``None``.
         data: the parameter for a whole ``Data``; ``graph`` and ``features`` are ``None`` then.
-        by_name: whether what is handed on by a wrapper's forward is known by name.
     """
 
     owner: str
@@ -68,7 +67,6 @@ class Forward:
     graph: str | None
     features: str | None
     data: str | None
-    by_name: bool = False
 
     @property
     def layered(self) -> bool:
@@ -95,13 +93,15 @@ def forward_of(model: torch.nn.Module) -> Forward:
         return _by_role(type(model).__name__, parameters, tuple(parameters), False, None)
     if getattr(model.forward, "__func__", None) is torch.nn.Module.forward:
         raise InputError(_without_forward(model))
-    all_of_them, by_name = parameters_of(model.forward)
+    all_of_them = parameters_of(model.forward)
     named = {p.name: p for p in all_of_them if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    if not named and any(p.kind == p.VAR_POSITIONAL for p in all_of_them):  # HeteroConv: by what is usual
+        named = {name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("x", "edge_index")}
     is_open = any(p.kind == p.VAR_KEYWORD for p in all_of_them)
     positional = tuple(name for name, p in named.items() if p.kind in _NO_VARIADIC)
     whole = next((name for name, p in named.items() if _is_data(p.annotation)), None)
     defaults = {name: p.default for name, p in named.items()}
-    return replace(_by_role(type(model).__name__, defaults, positional, is_open, whole), by_name=by_name)
+    return _by_role(type(model).__name__, defaults, positional, is_open, whole)
 
 
 def _without_forward(model: torch.nn.Module) -> str:

@@ -15,42 +15,42 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _DEEPEST = 8  # wrappers around wrappers
 
 
-def parameters_of(function: Callable[..., Any], depth: int = 0) -> tuple[list[inspect.Parameter], bool]:
+def parameters_of(function: Callable[..., Any], depth: int = 0) -> list[inspect.Parameter]:
     """The parameters that a call of a bound method (or function) takes by name.
 
     ``forward(self, *args, **kwargs)`` that calls ``self.encoder(*args, **kwargs)`` takes what the encoder takes. The
     first such call in its text counts; where there is none the parameters are those of the function itself.
 
     Returns:
-        The parameters in order, variadic ones left out unless nothing is known of what they are handed to; and
-        whether some of them are handed on by name.
+        The parameters in order; variadic ones left out unless nothing is known of what they are handed to. Those that
+        are handed on by ``**kwargs`` alone are keyword-only.
     """
     own = list(inspect.signature(function).parameters.values())
     named = [parameter for parameter in own if parameter.kind not in _VARIADIC]
     rest = {parameter.kind: parameter.name for parameter in own if parameter.kind in _VARIADIC}
     found = _handed_on(function, rest) if rest and depth < _DEEPEST else None
     if found is None:
-        return own, False
-    callee, taken, by_name = found
-    inner, _ = _parameters(callee, depth + 1)
+        return own
+    callee, taken = found
+    inner = _parameters(callee, depth + 1)
     known = {parameter.name for parameter in named} | {key for key in taken if isinstance(key, str)}
     inner = inner[sum(isinstance(key, int) for key in taken) :]
     if inspect.Parameter.VAR_POSITIONAL not in rest:
         inner = [p.replace(kind=p.KEYWORD_ONLY) if p.kind not in _VARIADIC else p for p in inner]
-    return named + [parameter for parameter in inner if parameter.name not in known], by_name
+    return named + [parameter for parameter in inner if parameter.name not in known]
 
 
-def _parameters(callee: Any, depth: int) -> tuple[list[inspect.Parameter], bool]:
+def _parameters(callee: Any, depth: int) -> list[inspect.Parameter]:
     """The parameters of a module's forward, or of a function."""
     if not isinstance(callee, torch.nn.Module):
         return parameters_of(callee, depth)
     declared = getattr(getattr(callee, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
     if declared is not None:
-        return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in declared], False
+        return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in declared]
     return parameters_of(callee.forward, depth)
 
 
-def _handed_on(function: Callable[..., Any], rest: dict[Any, str]) -> tuple[Any, list[int | str], bool] | None:
+def _handed_on(function: Callable[..., Any], rest: dict[Any, str]) -> tuple[Any, list[int | str]] | None:
     """What a function calls with its variadic arguments; what else it gives it, by position or name."""
     owner = getattr(function, "__self__", None)
     text = _source(function)
@@ -65,8 +65,7 @@ def _handed_on(function: Callable[..., Any], rest: dict[Any, str]) -> tuple[Any,
         callee = _resolved(call.func, selfname, owner, function)
         if callable(callee):
             before: list[int | str] = [i for i, item in enumerate(call.args) if not isinstance(item, ast.Starred)]
-            by_name = any(item.arg is None for item in call.keywords)
-            return callee, before + [item.arg for item in call.keywords if item.arg is not None], by_name
+            return callee, before + [item.arg for item in call.keywords if item.arg is not None]
     return None
 
 

@@ -38,7 +38,7 @@ def ends(program: Program) -> dict[str, Any]:
 def pairs_of_ends(program: Program) -> dict[str, tuple[str | None, str | None] | None]:
     """The integer arguments `[2, E]` by name -> the spaces that their two rows number.
 
-    None in the place of a space that has no name: as many as a number among the arguments says, or as there are rows
+    None in the place of what is no space of nodes: as many as a number among the arguments says, or as there are rows
     of a parameter. None in the place of both where indices are computed from the argument in another way. Arguments
     that no index is computed from are left out: these are no edges.
     """
@@ -46,9 +46,9 @@ def pairs_of_ends(program: Program) -> dict[str, tuple[str | None, str | None] |
     for use in uses(program):
         named = is_symbolic(use.size) and use.rows
         for place in origins(program, use.index):
-            space = program.spaces.get(use.size) if named else None
+            space = program.spaces.get(use.size, "") if named else ""
             if found.get(place) is None:
-                found[place] = space
+                found[place] = space if space.startswith("N") else None
     below = arguments_below(program, *(use.index for use in uses(program)))
     pairs: dict[str, tuple[str | None, str | None] | None] = {}
     for value in _integers(program):

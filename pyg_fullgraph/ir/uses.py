@@ -63,7 +63,9 @@ def uses_by(program: Program, value: Value) -> Iterator[Use]:
         yield Use(value.name, value.args[1].name, _number(value.kwargs["rows"]), True)
     elif value.op in FUSED:
         yield from _fused(program, value)
-    elif value.op == "aten":
+    elif value.op == "group_pool":
+        yield Use(value.name, value.args[1].name, value.shape[value.row_dim or 0], True)
+    elif value.op in ("aten", "pool"):
         yield from _of_operator(program, value)
 
 
@@ -79,7 +81,7 @@ def _fused(program: Program, value: Value) -> Iterator[Use]:
 
 
 def _of_operator(program: Program, value: Value) -> Iterator[Use]:
-    packet = packet_of(value)
+    packet = getattr(value.target, "overloadpacket", None)
     if packet is None or not value.args:
         return
     if packet in _ALONG and isinstance(value.args[0], Ref):

@@ -11,8 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch_geometric.data import Data
-from torch_geometric.nn import GAE, GCN, VGAE, GCNConv, GINConv, GraphSAGE, SAGEConv, global_add_pool
+from torch_geometric.data import Data, HeteroData
+from torch_geometric.nn import (
+    GAE,
+    GCN,
+    VGAE,
+    DeepGraphInfomax,
+    GCNConv,
+    GINConv,
+    GraphSAGE,
+    HeteroConv,
+    SAGEConv,
+    global_add_pool,
+)
 
 import pyg_fullgraph as fg
 from tests.runtime.test_indices import drawn, features
@@ -209,6 +220,45 @@ def test_methods_and_wrappers(name: str) -> None:
         same(fg.inference(call, Data(X, EDGES)), want)
     same(fg.inference(call, X, EDGES), want)
     same(fg.inference(call, Data(X, EDGES), nodes=[4]), pytree.tree_map(lambda t: t[[4]] if len(t) == N else t, want))
+
+
+class Bought(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv((4, 6), 3)
+
+    def forward(self, users: Tensor, items: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv((users, items), edge_index)
+
+
+def test_two_sets_by_name_by_place_and_from_data() -> None:
+    model, items, edges = Bought().eval(), features(50, 6), drawn(N, 50, E)
+    with torch.no_grad():
+        want = model(X, items, edges)
+    same(fg.inference(model, X, items, edges), want)
+    same(fg.inference(model, edge_index=edges, items=items, users=X), want)
+    same(fg.inference(model, Data(users=X, items=items, edge_index=edges)), want)  # items() is a method of Data
+    same(fg.inference(model, X, items, edges, nodes=[49]), want[[49]])
+
+
+def test_types_without_names_of_arguments() -> None:
+    data = HeteroData()
+    data["a"].x, data["b"].x = features(7, 4), features(9, 5)
+    data["a", "r", "b"].edge_index, data["b", "s", "a"].edge_index = drawn(7, 9), drawn(9, 7)
+    model = HeteroConv({("a", "r", "b"): SAGEConv((4, 5), 3), ("b", "s", "a"): SAGEConv((5, 4), 3)}).eval()
+    with torch.no_grad():
+        want = model(data.x_dict, data.edge_index_dict)
+    got = fg.inference(model, data)
+    same([got["a"], got["b"]], [want["a"], want["b"]])
+    got = fg.inference(model, data, nodes={"a": [6, 0]})
+    same([got["a"], got["b"]], [want["a"][[6, 0]], want["b"]])
+
+
+def test_a_wrapper_that_hands_on_twice() -> None:
+    model = DeepGraphInfomax(8, GCN(4, 8, 2), lambda z, *a, **k: z.mean(0), lambda x, e: (x.flip(0), e)).eval()
+    with torch.no_grad():
+        real, wrong, whole = model(X, EDGES)
+    same(fg.inference(model, Data(X, EDGES), nodes=[3]), (real[[3]], wrong[[3]], whole))
 
 
 def test_a_wrapper_takes_the_weights_of_what_it_wraps() -> None:

@@ -77,6 +77,12 @@ CASES: dict[str, tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]] = {
     "more-hyperedges-than-nodes": (HypergraphConv(8, 4), (X, ACROSS), {}),
     "hyperedges-counted": (HypergraphConv(8, 4), (X, ACROSS), {"num_edges": 12}),
     "fewer-hyperedges": (HypergraphConv(6, 4), (ITEMS, ACROSS.flip(0)), {}),
+    "hyperedge-weights": (HypergraphConv(8, 4), (X, ACROSS, torch.rand(MANY)), {}),
+    "hyperedge-attention": (
+        HypergraphConv(8, 4, use_attention=True),
+        (X, ACROSS),
+        {"hyperedge_attr": features(MANY, 8)},
+    ),
     "size": (SAGEConv((8, 8), 4), ((X, None), ACROSS), {"size": (FEW, MANY)}),
     "size-weights": (GraphConv((8, 8), 4), ((X, None), ACROSS, torch.rand(40)), {"size": (FEW, MANY)}),
     "pair": (GATConv((8, 6), 4, add_self_loops=False), ((X, ITEMS), ACROSS), {}),
