@@ -125,11 +125,11 @@ def broken(edges: Tensor, row: int, value: int) -> Tensor:
         (HypergraphConv(8, 4), (X, broken(ACROSS, 0, 7)), ["Edge 3 of 'hyperedge_index'", "its source 7", "0 to 4"]),
         (Padded(True), (X, AROUND, torch.tensor([[0, 6], [1, 2]])), ["Edge 1 of 'pairs'", "its source 6"]),
         (Padded(False), (X, AROUND, torch.tensor([[0, 6], [1, 2]])), ["computed from 'pairs'", "0 to 4"]),
-        (Labelled(), (X, AROUND, torch.tensor([0, 1, 3, 0, 1])), ["Entry 2 of 'kind' is 3", "0 to 2"]),
+        (Labelled(), (X, AROUND, torch.tensor([0, 1, 3, 0, 1])), ["kind[2] is 3", "0 to 2"]),
     ],
 )
 def test_what_is_read_out_of_range_is_named(model: torch.nn.Module, args: tuple[Any, ...], words: list[str]) -> None:
-    with pytest.raises(fg.GraphError) as caught:
+    with pytest.raises((fg.GraphError, fg.InputError)) as caught:
         fg.compile(model.eval(), verify="off")(*args)
     assert not [word for word in words if word not in str(caught.value)], str(caught.value)
 
