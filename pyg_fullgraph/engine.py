@@ -216,7 +216,10 @@ class Engine(OfModel):
             with _MODELS:
                 self._verify(captured, tensors, result, wanted)
         self._last = signature
-        hidden.tell(self.model, args, kwargs, full)
+        try:
+            hidden.tell(self.model, args, kwargs, full)
+        except CaptureError as error:
+            return self._by_itself(error, own, out)
         return self._into(out, result)
 
     def _into(self, out: Tensor | None, result: Any) -> Any:

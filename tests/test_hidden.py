@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN, GraphSAGE, HeteroConv, RGCNConv, SAGEConv, to_hetero
 
 import pyg_fullgraph as fg
@@ -201,6 +202,58 @@ def test_a_hook_that_changes_something_by_the_data_is_refused() -> None:
     for _ in range(2):
         with pytest.raises((CaptureError, FullGraphMismatch)):
             engine(x, edges)
+
+
+def test_such_a_hook_with_the_own_forward_to_fall_back_to() -> None:
+    model, (x, edges) = GraphSAGE(8, 8, 2, 4).eval(), graph()
+    model.convs[0].register_forward_hook(lambda module, args, out: out * 2 if out.max() > 0 else None)
+    engine = Engine(model, fallback="eager", verify="off")
+    same(engine(x, edges), own(model, (x, edges)))
+    assert any("changes what the layer takes or returns" in note for note in engine.notes)
+
+
+def test_the_check_of_widths_calls_no_hook() -> None:
+    """It runs forward on two nodes where the first layer that was defined does not fit."""
+
+    class Backwards(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first = torch.nn.Linear(16, 4), SAGEConv(8, 16)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.last(self.first(x, edge_index))
+
+    model, (x, edges), rows = Backwards().eval(), graph(), []
+    model.first.register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    same(fg.inference(model, x, edges), own(model, (x, edges)))
+    assert rows == [N, N]
+
+
+def test_a_hook_that_is_given_what_no_program_has() -> None:
+    class Inner(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = SAGEConv(8, 4)
+
+        def forward(self, data: Data) -> Tensor:
+            return self.conv(data.x, data.edge_index)
+
+    class Outer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, data: Data) -> Tensor:
+            return self.inner(data) * 2
+
+    model, (x, edges), seen = Outer().eval(), graph(), []
+    data = Data(x=x, edge_index=edges)
+    model.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
+    same(fg.inference(model, data), own(model.inner, (data,)) * 2)
+    assert len(seen) == 1 and seen[0][0].x.shape == (N, 8) and len(seen[0][1]) == N
+    model.inner.register_forward_hook(lambda module, args, out: None)
+    with pytest.raises(CaptureError, match=r"^The forward hook '.*' of layer 'inner' is given a Data.*\['inner'\].*$"):
+        fg.inference(model, data)
 
 
 def test_an_error_of_a_hook_is_the_users() -> None:

@@ -157,6 +157,16 @@ def _user_model(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @contextlib.contextmanager
+def silent(model: torch.nn.Module) -> Iterator[bool]:
+    """While a model runs on something that is not the user's graph, only to learn its sizes: no hook is called.
+
+    Yields whether there are any: without them forward may be another one.
+    """
+    with _replaced(model, lambda site: _Silent(site.hook)):
+        yield any(True for _ in _sites(model))
+
+
+@contextlib.contextmanager
 def tapped(model: torch.nn.Module, names: Collection[str]) -> Iterator[Callable[[], dict[str, Any]]]:
     """Records the outputs of submodules while a forward runs on this thread.
 
@@ -242,11 +252,13 @@ class Recorder:
             taken, named = (), {}  # those of the call
         values = (taken, named, returned)
         strange = [leaf for _, leaf in paths_of(values) if not (leaf is None or isinstance(leaf, (Tensor, *_PLAIN)))]
-        if strange and not self.guess:
+        if strange:
             why = f"is given a {type(strange[0]).__name__}, which a captured program does not have"
             advice = f"Remove it (handle.remove()); outputs=['{layer}'] returns what the layer computes for all nodes."
             problem = Problem(f"the {site}", why, advice)
             self.problems.add(problem)
+            if self.guess:
+                return
             raise CaptureError(f"The {site} {why}. {advice}")
         self.hidden.seen.append(Seen(site, layer, failed))
         self.watched.append(site.hook)

@@ -24,6 +24,7 @@ from pyg_fullgraph.capture.modules import lifted_tensors, plain_tensors, preserv
 from pyg_fullgraph.capture.quiet import quiet
 from pyg_fullgraph.capture.shims import adapted
 from pyg_fullgraph.capture.spaces import Dims, type_key
+from pyg_fullgraph.capture.written import Writes
 from pyg_fullgraph.errors import GraphError
 
 LOGGER = logging.getLogger("pyg_fullgraph")
@@ -132,7 +133,13 @@ class _Probe:
 
     def _forward(self, leaves: list[Any]) -> None:
         args, kwargs = rebuild(self.spec, leaves, lambda space: leaves)
-        with preserved(self.model), adapted(self.model), torch.no_grad(), self.fake:
+        with (
+            preserved(self.model),
+            Writes(self.model, everything=True),
+            adapted(self.model),
+            torch.no_grad(),
+            self.fake,
+        ):
             lifted = {
                 name: torch.empty_strided(tuple(t.shape), t.stride(), dtype=t.dtype, device=t.device)
                 for name, t in lifted_tensors(self.model).items()

@@ -14,6 +14,7 @@ from pyg_fullgraph.capture.signature import Signature
 from pyg_fullgraph.capture.trace import Traced
 from pyg_fullgraph.errors import FullGraphMismatch
 from pyg_fullgraph.front.attempts import NO_ROWS, Verification
+from pyg_fullgraph.front.counts import counts_edges
 from pyg_fullgraph.front.matrices import Holding, holding, inputs_of, rows_of_leaves
 from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
@@ -97,6 +98,7 @@ def compared(
         name=type(model).__name__,
         senders=senders(program, rows_of_leaves(signature)),
         writes=bool(traced.writes),
+        counted=counts_edges(program),
     )
     try:
         found = compare(hidden=traced.hidden)

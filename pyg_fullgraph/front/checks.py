@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import RandomSampler
 from torch_geometric.data import Data, HeteroData
 
-from pyg_fullgraph.capture.modules import preserved
+from pyg_fullgraph.capture.hooks import silent
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front.calls import Given
 from pyg_fullgraph.front.fill import Call
 from pyg_fullgraph.front.forward import Forward
+from pyg_fullgraph.front.own import pristine
 from pyg_fullgraph.front.uses import label
 
 
@@ -153,10 +154,10 @@ def _failing_layer(
     args = tuple(_tiny(value, rows, edges) for value in call.args)
     kwargs = {name: _tiny(value, rows, edges) for name, value in call.kwargs.items()}
     try:
-        with preserved(model), torch.no_grad():
+        with pristine(model), silent(model) as hooked, torch.no_grad():
             model.forward(*args, **kwargs)
     except Exception as error:  # whatever the user's forward raises: only where it came from matters
-        return _innermost_layer(model, error)
+        return None if hooked else _innermost_layer(model, error)
     return None
 
 

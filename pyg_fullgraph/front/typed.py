@@ -98,13 +98,15 @@ def verify(
     seed: int = 0,
     writes: bool = False,
     hidden: Hidden | None = None,
+    counted: bool = False,
 ) -> Verification:
     """Compares rows of a result with the model's own forward, of one kind of nodes and edges or of several.
 
     Args:
-        inputs, output, forward, engine, hops, global_reduction, senders, name, budget, seed, writes, hidden: as in
+        inputs, output, forward, engine, hops, global_reduction, senders, name, budget, seed: as in
             `pyg_fullgraph.front.verify.verify`.
         nodes: space of nodes -> which of them each row of the output belongs to; those of all where it is not there.
+        writes, hidden, counted: as there.
 
     Raises:
         FullGraphMismatch: if a row differs by more than the tolerance of its dtype.
@@ -114,13 +116,16 @@ def verify(
         return single.verify(
             inputs, output, forward=forward, engine=engine, hops=hops, global_reduction=global_reduction,
             nodes=nodes.get("N"), senders=senders, name=name, budget=budget, seed=seed, writes=writes, hidden=hidden,
+            counted=counted,
         )  # fmt: skip
     if nodes and not any(numbers.numel() for numbers in nodes.values()):
         return Verification("none", reason=NO_ROWS)
     directions = set(senders) if senders is not None else flows(forward)
     call, own = _typed(inputs, 1 if directions == {1} else 0), Own(forward, name, writes, hidden)
     sizes = _sizes(inputs)
-    check = _Check(call, inputs, output, own, engine, sizes, nodes, _rows_of_kinds(output, sizes, nodes), budget)
+    check = _Check(
+        call, inputs, output, own, engine, sizes, nodes, _rows_of_kinds(output, sizes, nodes), budget, counted
+    )
     if isinstance(call, str):
         return first_that_agrees(check.on_all(call), otherwise=call)
     generator = torch.Generator().manual_seed(seed)
@@ -149,6 +154,7 @@ class _Check:
     nodes: dict[str, Tensor]
     spaces: list[str | None]
     budget: int
+    counted: bool
 
     def on_the_neighbourhood(self, generator: torch.Generator, hops: int | None) -> Verification | str:
         """Some rows of every kind compared with forward on all that leads to them; or why that cannot be."""
@@ -164,13 +170,18 @@ class _Check:
         if kept is None:
             return "the neighbourhood is too large"
         tries = [partial(self._rows, part, chosen, seeds) for part in (kept, self._with_all_nodes(kept))]
-        return first_that_agrees([*tries, *self.on_all("")])
+        last = self.on_all("")
+        if self.counted and not last:
+            last = self._drawn(generator, single.COUNTED)
+        return first_that_agrees([*tries, *last])
 
     def on_drawn_edges(self, generator: torch.Generator, reason: str) -> Verification:
         """Forward and engine compared on some edges of every relation, and the nodes on them or all nodes."""
+        return first_that_agrees([*self._drawn(generator, reason), *self.on_all(reason)])
+
+    def _drawn(self, generator: torch.Generator, reason: str) -> list[Attempt]:
         kept = _drawn(self.call, generator)
-        tries = [partial(self._part, part, reason) for part in (kept, self._with_all_nodes(kept))]
-        return first_that_agrees([*tries, *self.on_all(reason)])
+        return [partial(self._part, part, reason) for part in (kept, self._with_all_nodes(kept))]
 
     def on_all(self, reason: str) -> list[Attempt]:
         """The comparison on the whole graph, where it takes neither too long nor too much memory."""

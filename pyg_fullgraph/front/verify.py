@@ -34,6 +34,7 @@ from pyg_fullgraph.front.own import Forward, Own, flows
 SEEDS = 8
 BUDGET = 200_000
 SUBGRAPH_EDGES = 20_000
+COUNTED = "the number of edges is computed with"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def verify(
     senders: Collection[int] | None = None,
     writes: bool = False,
     hidden: Hidden | None = None,
+    counted: bool = False,
 ) -> Verification:
     """Compares rows of a result with the model's own forward.
 
@@ -154,6 +156,8 @@ def verify(
         budget: the largest number of edges to run the model's forward on.
         seed: of the random choice of nodes.
         senders: rows of the edge list that messages come from, where they are known.
+        counted: whether the number of edges, or the place of one, is computed with: with fewer edges forward may give
+            other rows, so engine and forward are compared on the same few edges before the result is refused.
         writes, hidden: whether forward changes something that outlives the call, and what else is asked of it; see
             `Own`.
 
@@ -174,7 +178,9 @@ def verify(
     chosen = torch.randperm(rows, generator=generator)[:seeds].sort().values.to(edge_index.device)  # rows of the output
     targets = chosen if nodes is None else nodes.to(edge_index.device)[chosen]
     by_node = [leaf.dim() > 0 and leaf.size(0) == rows for leaf in tensors_of(output)]
-    check = _Check(inputs, output, Own(forward, name, writes, hidden), engine, nodes, by_node, edge_index, budget)
+    check = _Check(
+        inputs, output, Own(forward, name, writes, hidden), engine, nodes, by_node, edge_index, budget, counted
+    )
     reason = "a value is reduced over all nodes" if global_reduction else ""
     if len(senders) > 1:
         reason = "layers send messages in both directions of an edge"
@@ -205,19 +211,25 @@ class _Check:
     by_node: list[bool]
     edge_index: Tensor
     budget: int
+    counted: bool
 
     def on_the_neighbourhood(self, edges: Tensor, around: Tensor, chosen: Tensor, targets: Tensor) -> Verification:
         """The chosen rows compared with forward on these edges, and on the nodes around them or all nodes."""
         parts = (around, None)
         tries = [partial(self._rows, edges, kept, chosen, targets) for kept in parts]
-        return first_that_agrees([*tries, *self._whole("")])
+        last = self._whole("")
+        if self.counted and not last:
+            last = self._parts(targets[:1], COUNTED)
+        return first_that_agrees([*tries, *last])
 
     def on_a_subgraph(self, start: Tensor, reason: str) -> Verification:
         """Forward and engine compared on a few edges around a node, and the nodes on them or all nodes."""
+        return first_that_agrees([*self._parts(start, reason), *self._whole(reason)])
+
+    def _parts(self, start: Tensor, reason: str) -> list[Attempt]:
         limit = min(self.budget, SUBGRAPH_EDGES)
         edges, around = small_subgraph(self.edge_index, start, self.inputs.num_nodes(), limit)
-        tries = [partial(self._part, edges, kept, reason) for kept in (around, None)]
-        return first_that_agrees([*tries, *self._whole(reason)])
+        return [partial(self._part, edges, kept, reason) for kept in (around, None)]
 
     def _whole(self, reason: str) -> list[Attempt]:
         """The comparison on the whole graph, where it takes neither too long nor too much memory."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch_geometric.nn import GCNConv, SAGEConv
+from torch_geometric.nn import GCNConv, GraphConv, SAGEConv
 from torch_geometric.nn.models import GCN
 
 from pyg_fullgraph.errors import FullGraphMismatch
@@ -282,6 +282,20 @@ def test_numbers_of_nodes_keep_all_nodes(nodes: Tensor | None) -> None:
     assert model.sizes[-1][0] == 300 and model.sizes[-1][1] < 100
     with pytest.raises(FullGraphMismatch):
         verify(inputs_of(x, edge_index), output + 0.1, **options)
+
+
+def test_numbers_of_edges_take_the_subgraph_of_both() -> None:
+    """Where the whole is too large; and only where they are known to be computed with."""
+    x, edge_index = random_graph()
+    model = Recorded(lambda x, e: GraphConv.forward(conv, x, e, torch.arange(e.size(1)) % 3 * 1.0))
+    conv = GraphConv(COLUMNS, 3).eval()
+    options: dict[str, Any] = {"forward": model, "engine": model, "hops": 1}
+    output = model(x, edge_index)
+    assert verify(inputs_of(x, edge_index), output, **options).how == "whole"
+    found = verify(inputs_of(x, edge_index), output, budget=200, counted=True, **options)
+    assert (found.how, found.reason) == ("subgraph", "the number of edges is computed with")
+    with pytest.raises(FullGraphMismatch):
+        verify(inputs_of(x, edge_index), output, budget=200, **options)
 
 
 def test_rows_that_are_no_nodes_are_compared_too() -> None:
