@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.batches import Traces, with_numbers
+from pyg_fullgraph.capture.failures import as_capture_error
 from pyg_fullgraph.capture.hooks import hidden_notes, named_submodules
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.reads import Reads
 from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.sparse import Held, assembled
-from pyg_fullgraph.capture.state import ModelState
+from pyg_fullgraph.capture.state import ModelState, autocast_state
 from pyg_fullgraph.capture.trace import Traced, trace
 from pyg_fullgraph.errors import CaptureError, InputError
 from pyg_fullgraph.front.attempts import Verification
@@ -140,6 +142,7 @@ class Engine(OfModel):
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
         self._state, self._held, self._workers = ModelState(_MODELS), Held(), Workers()
+        self._traces = Traces()
 
     def __getstate__(self) -> dict[str, Any]:
         """The model and the options: a copy, or an engine sent to another process, traces at its own first call."""
@@ -324,37 +327,43 @@ class Engine(OfModel):
 
     def _capture(self, signature: Signature, state: int, tensors: list[Tensor]) -> _Captured:
         """The traced call; `state` is the model's, and passes choose by the sizes of the first graph's tensors."""
-        key = (signature.key, state, _autocast())
+        key = (signature.key, state, autocast_state())
         found = self._captured.get(key)
         if found is None:
             with _MODELS:
                 key = (signature.key, self._state.number(self.model), key[2])  # nobody traces it now
-                if key in self._refused:
+                numbers = with_numbers(signature, tensors) if key in self._refused else None
+                if key in self._refused and numbers is None:
                     raise CaptureError(self._refused[key])
-                if key not in self._captured:  # another thread may have been first
-                    key = self._traced(signature, tensors, key)
+                if numbers is None and key not in self._captured:  # another thread may have been first
+                    try:
+                        key = self._traced(signature, tensors, key)
+                    except CaptureError:
+                        numbers = with_numbers(signature, tensors)
+                        if numbers is None:
+                            raise
+                if numbers is not None:  # of graphs: this forward wants plain ones
+                    return self._capture(numbers, state, tensors)
                 found = self._captured[key]
         return found
 
     def _traced(self, signature: Signature, tensors: list[Tensor], key: tuple[Any, ...]) -> tuple[Any, ...]:
         """Trace the call and file it; returns its key, which names what this trace has read as well."""
-        reads = Reads()
         tell_untried()
+        reads, sizes, skipped = Reads(), signature.sizes(tensors), self.skip_passes
+        if any(tensor.device.type != "cpu" for tensor in tensors):
+            skipped = (*skipped, "halves")  # it is about the processor
         try:
-            traced = trace(self.model, signature, signature.sizes(tensors), self.outputs, reads)
+            traced = self._traces.of(trace, self.model, signature, sizes, self.outputs, reads, key[1:])
+            with as_capture_error(self.model):
+                program = raise_program(traced, sizes)
+                optimise(program, skipped)
+                compiled = Compiled(program, cut(program))
         except CaptureError as error:
             key = self._learned(key, reads)
             self._refused[key] = error.problems
             raise
         key = self._learned(key, reads)
-        traced.param_names |= _weights(traced)
-        sizes = signature.sizes(tensors)
-        program = raise_program(traced, sizes)
-        skipped = self.skip_passes
-        if any(tensor.device.type != "cpu" for tensor in tensors):
-            skipped = (*skipped, "halves")  # it is about the processor
-        optimise(program, skipped)
-        compiled = Compiled(program, cut(program))
         told = whole_notes(program, compiled.schedule, compiled.joined, costly=True)
         for note in (*told, *hidden_notes(traced.hidden, traced.writes)):
             self._note(note)
@@ -364,9 +373,12 @@ class Engine(OfModel):
 
     def _learned(self, key: tuple[Any, ...], reads: Reads) -> tuple[Any, ...]:
         """The key of a trace, now that it is known what it reads; traces of states that are gone are dropped."""
+        if self._traces.served:  # nothing was traced
+            return key
         number = self._state.learn(self.model, reads.found)
         self._captured = self._state.kept(self._captured, key[1])
         self._refused = self._state.kept(self._refused, key[1])
+        self._traces.filed = self._state.kept(self._traces.filed, key[1])
         for note in self._state.notes:
             self._note(note)
         return key[0], number, key[2]
@@ -457,18 +469,3 @@ class Engine(OfModel):
             return inputs[name[1:]]
         held = captured.traced.held.get(name)
         return self._state.tensor(name) if held is None else held
-
-
-def _weights(traced: Traced) -> dict[str, str]:
-    """Arguments without rows, read at each call like parameters: placeholder -> "@" and the argument's name."""
-    return {
-        placeholder: f"@{leaf.name}"
-        for placeholder, leaf in traced.input_names.items()
-        if leaf.value_class == "float" and not any(isinstance(dim, str) for dim in leaf.dims)
-    }
-
-
-def _autocast() -> tuple[Any, ...]:
-    """Under autocast a forward casts other values, and so does its trace."""
-    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)

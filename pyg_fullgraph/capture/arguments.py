@@ -60,6 +60,13 @@ class SizeSlot:
     space: str
 
 
+@dataclass(frozen=True)
+class CountSlot:
+    """A number of graphs that is the size of a tensor argument without memory, by leaf number."""
+
+    index: int
+
+
 class Const:
     """A value that is baked into the trace; compared by value where plain, else by identity."""
 
@@ -112,6 +119,7 @@ class Found:
         self.keep: list[Any] = []  # the objects as passed: keeps their ids unique while we compare them
         self._numbers: dict[int, int] = {}
         self.constants: list[Const] = []
+        self.counters: list[int] = []  # leaves that only count the graphs of a batch
         self.graphs: list[tuple[Path, tuple[int, int, int]]] = []  # leaves of every Graph: edges, sources, nodes
         self.matrices: list[FoundMatrix] = []
         self.known: dict[int, Branch] = {}  # by identity, the matrices taken apart
@@ -187,10 +195,19 @@ def _flatten_data(data: Data | HeteroData, path: Path, found: Found) -> Branch:
             children.append(flatten(value, where, found))
             keys.append((store_key, name))
             del store[name]
-    counts = tuple((key, Const(getattr(data, key, None))) for key in ("_num_graphs",))
-    children.extend(const for _, const in counts)
-    keys.extend((None, key) for key, _ in counts)
+    children.append(_number_of_graphs(getattr(data, "_num_graphs", None), path, found))
+    keys.append((None, "_num_graphs"))
     return Branch("data", type(data), tuple(keys), tuple(children), template)
+
+
+def _number_of_graphs(count: Any, path: Path, found: Found) -> CountSlot | Const:
+    """A size of the call where there are several graphs; none and one are values of their own, as layers branch."""
+    if type(count) is not int or count < 2:
+        return Const(count, (*path, Attribute("num_graphs")))
+    counter = torch.zeros((), device=found.tensors[0].device if found.tensors else None).expand(count)
+    slot = found.add(counter, counter, (*path, Attribute("num_graphs")))
+    found.counters.append(slot.index)
+    return CountSlot(slot.index)
 
 
 def _flatten_graph(graph: Graph, path: Path, found: Found) -> Branch:
@@ -238,6 +255,8 @@ def rebuild(node: Any, tensors: Sequence[Any], size_of: Callable[[str], Any], ma
         return _number(tensors[node.index]) if node.scalar else tensors[node.index]
     if isinstance(node, SizeSlot):
         return size_of(node.space)
+    if isinstance(node, CountSlot):
+        return tensors[node.index].size(0)
     if isinstance(node, Const):
         return node.value
     children = [rebuild(child, tensors, size_of, make) for child in node.children]
@@ -281,6 +300,8 @@ def _like_mapping(cls: type, plain: dict[Any, Any]) -> Any:
 def _rebuild_data(node: Branch, children: list[Any]) -> Any:
     data = copy.copy(node.template)
     for (store_key, name), child in zip(node.keys, children, strict=True):
+        if name == "_num_graphs" and child is not None:
+            data._num_graphs = child
         if name.startswith("_"):
             continue
         store = data._global_store if store_key is None and hasattr(data, "_global_store") else data

@@ -34,6 +34,39 @@ def global_names(code: CodeType) -> tuple[str, ...]:
     return tuple(names)
 
 
+#: Methods that fill a container and give nothing back.
+_FILLING: dict[type, frozenset[str]] = {list: frozenset(["append", "extend", "insert"]), set: frozenset(["add"])}
+
+
+def is_only_filled(code: CodeType, name: str, value: Any) -> bool:
+    """True for a list or set, a global or enclosing variable, to which the code adds without ever reading it.
+
+    Nothing that the code computes depends on what such a container holds: `LOG.append(x.shape)`.
+    """
+    return type(value) in _FILLING and name in _filled(code, _FILLING[type(value)])
+
+
+@functools.lru_cache(maxsize=4096)
+def _filled(code: CodeType, methods: frozenset[str]) -> frozenset[str]:
+    """Names that the code uses for calls of these methods alone."""
+    filled: set[str] = set()
+    read: set[str] = set()
+    for one in _nested(code):
+        steps = list(dis.get_instructions(one))
+        for step, following in zip(steps, [*steps[1:], None]):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"):
+                is_call = following is not None and _loads_method(following) and following.argval in methods
+                (filled if is_call else read).add(str(step.argval))
+    return frozenset(filled - read)
+
+
+def _loads_method(step: dis.Instruction) -> bool:
+    """True where an attribute is loaded to be called at once."""
+    if step.opname == "LOAD_ATTR" and sys.version_info >= (3, 12):
+        return bool((step.arg or 0) & 1)
+    return step.opname == "LOAD_METHOD"
+
+
 @functools.lru_cache(maxsize=4096)
 def attribute_names(code: CodeType) -> frozenset[str]:
     """Names that may be attributes of something that the code reads; also the texts in it, as for `getattr`."""

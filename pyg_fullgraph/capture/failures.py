@@ -4,6 +4,9 @@ way out.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -12,8 +15,9 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from pyg_fullgraph.capture.problems import Problem
+from pyg_fullgraph.capture.problems import Problem, Problems
 from pyg_fullgraph.capture.where import Place, Tracker
+from pyg_fullgraph.errors import CaptureError, FullGraphError
 
 #: Exceptions that only a trace can raise: whoever catches one of these changes what is traced.
 ONLY_IN_A_TRACE = (
@@ -60,6 +64,25 @@ def explain_failure(
         place = Place(f"{type(model).__name__}.forward", "")
     what, why, advice = _diagnose(first, called)
     return Problem(what, why, advice, place, number)
+
+
+@contextlib.contextmanager
+def as_capture_error(model: torch.nn.Module) -> Iterator[None]:
+    """For all that is done with a recorded forward: what torch's symbolic sizes raise is no error of the user's.
+
+    Raises:
+        CaptureError: in the place of an error that only a trace can raise.
+    """
+    try:
+        yield
+    except FullGraphError:
+        raise
+    except Exception as error:
+        if not only_in_a_trace(error):
+            raise
+        problems = Problems()
+        problems.add(explain_failure(error, Tracker(model), model))
+        raise CaptureError(problems.texts()) from error
 
 
 def first_of(error: BaseException) -> BaseException:

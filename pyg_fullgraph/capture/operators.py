@@ -44,16 +44,20 @@ def _linear_by_type(x: Tensor, weight: Tensor, bias: Tensor | None, kinds: Tenso
     if low == high:
         torch.mm(x, weight[low], out=out) if bias is None else torch.addmm(bias[low], x, weight[low], out=out)
         return
-    order = torch.argsort(kinds, stable=True)
     ends = torch.bincount(kinds - low, minlength=high - low + 1).cumsum(0).tolist()
-    rows = x.index_select(0, order)
-    made = rows.new_empty(rows.size(0), out.size(-1))
+    order = None if bool((kinds[1:] >= kinds[:-1]).all()) else torch.argsort(kinds, stable=True)
+    rows = x if order is None else x.index_select(0, order)
+    made = out if order is None else rows.new_empty(rows.size(0), out.size(-1))
     for kind, (start, stop) in enumerate(zip([0, *ends], ends), start=low):
-        if start < stop:
-            part = torch.mm(rows[start:stop], weight[kind], out=made[start:stop])
-            if bias is not None:
-                part += bias[kind]
-    out.index_copy_(0, order, made)
+        if start == stop:
+            continue
+        part = made[start:stop]
+        if bias is None:
+            torch.mm(rows[start:stop], weight[kind], out=part)
+        else:
+            torch.addmm(bias[kind], rows[start:stop], weight[kind], out=part)
+    if order is not None:
+        out.index_copy_(0, order, made)
 
 
 @typed_linear.register_fake

@@ -51,9 +51,12 @@ class _Raiser:
     def __init__(self, traced: Traced) -> None:
         self.traced = traced
         self.names: dict[fx.Node, Any] = {}  # node -> Ref, Dim or constant
-        spaces = {expr: name for name, expr in traced.symbols.items() if is_symbolic(expr)}
+        spaces = {
+            expr: name for name, expr in traced.symbols.items() if is_symbolic(expr) and name not in traced.copies
+        }
         self.program = Program({}, None, spaces, list(traced.model_notes))
         self.known = set(spaces)
+        self.fixed = {traced.symbols[space]: sympy.Integer(size) for space, size in traced.copies.items()}
 
     def run(self) -> Program:
         for node in self.traced.graph.nodes:
@@ -85,7 +88,7 @@ class _Raiser:
     def _leaf(self, node: fx.Node) -> Any:
         val = node.meta["val"]
         if not isinstance(val, torch.Tensor):
-            return Dim(val.node.expr) if isinstance(val, torch.SymInt) else val
+            return self._number(val)
         if node.name in self.traced.param_names:
             qualified = self.traced.param_names[node.name]
             return self._add(node, "param", (qualified,), {}, val, Stage.PARAM)
@@ -100,7 +103,7 @@ class _Raiser:
     def _scalar(self, node: fx.Node, val: Any) -> Any:
         if isinstance(val, (int, float, bool)):
             return val
-        expr = val.node.expr
+        expr = self._expression(val)
         if node.target is aten._local_scalar_dense.default:
             self._add(node, "aten", self._convert(node.args), {}, None, Stage.STRUCT, target=node.target)
             for symbol in expr.free_symbols - self.known:
@@ -126,11 +129,11 @@ class _Raiser:
 
     def _stage(self, args: Any, kwargs: Any, val: Any) -> Stage:
         shapes = [item for item in (val if isinstance(val, (tuple, list)) else [val]) if item is not None]
-        sized = any(is_symbolic(s) for item in shapes for s in _shape(item)) or _has_dim((args, kwargs))
+        sized = any(is_symbolic(s) for item in shapes for s in self._shape(item)) or _has_dim((args, kwargs))
         return joined_stage((self.program[name].stage for name in refs_of((args, kwargs))), sized)
 
     def _add(self, node: fx.Node, op: str, args: Any, kwargs: Any, val: Any, stage: Stage, **extra: Any) -> Ref:
-        shape = _shape(val) if val is not None else ()
+        shape = self._shape(val) if val is not None else ()
         self._define_sizes(node.name, shape, stage)
         dtype = val.dtype if val is not None else None
         where = node.meta.get("where", "")
@@ -154,10 +157,26 @@ class _Raiser:
             if isinstance(item, fx.Node):
                 return self.names[item]
             if isinstance(item, torch.SymInt | torch.SymFloat):
-                return Dim(item.node.expr)
+                return self._number(item)
             return item
 
         return map_args(fx.node.map_aggregate(tree, lambda item: item), leaf)
+
+    def _expression(self, size: Any) -> Any:
+        """A symbolic number without the sizes that are plain numbers for this program."""
+        return size.node.expr.xreplace(self.fixed) if self.fixed else size.node.expr
+
+    def _number(self, size: Any) -> Any:
+        """A symbolic number as an argument: `Dim`, or the number that it is."""
+        if not isinstance(size, torch.SymInt | torch.SymFloat):
+            return size
+        expr = self._expression(size)
+        return int(expr) if self.fixed and expr.is_Integer else Dim(expr)
+
+    def _shape(self, val: Any) -> tuple[int | sympy.Expr, ...]:
+        sizes = val.shape if hasattr(val, "shape") else ()
+        known = (self._expression(size) if isinstance(size, torch.SymInt) else int(size) for size in sizes)
+        return tuple(int(size) if isinstance(size, int) or size.is_Integer else size for size in known)
 
     # -- the vocabulary ---------------------------------------------------------------------------------------
 
@@ -191,7 +210,7 @@ class _Raiser:
         x, dim, root = self.program[args[0].name], args[3], self._index_root(args[1])
         if root is None or not handle.is_by_group or x.row_dim != dim or self.program[root].stage is not Stage.STRUCT:
             return None
-        if self.program[root].space != x.space or not is_symbolic(_shape(val)[dim]):
+        if self.program[root].space != x.space or not is_symbolic(self._shape(val)[dim]):
             return None
         return self._add(node, "reduce", (args[0], Ref(root)), {"reduce": handle}, val, Stage.DATA)
 
@@ -226,7 +245,7 @@ class _Raiser:
         if not isinstance(x, Ref):
             return None
         root, value = self._index_root(index), self.program[x.name]
-        sizes = _shape(val)
+        sizes = self._shape(val)
         if root is None or not sizes or not is_symbolic(sizes[dim % len(sizes)]):
             return None
         rows = self.program[root]
@@ -286,19 +305,6 @@ class _Raiser:
                 break
             value = below
         return value.name if len(value.shape) == 1 and value.space is not None else None
-
-
-def _shape(val: Any) -> tuple[int | sympy.Expr, ...]:
-    if not hasattr(val, "shape"):
-        return ()
-    out: list[int | sympy.Expr] = []
-    for size in val.shape:
-        if isinstance(size, torch.SymInt):
-            expr = size.node.expr
-            out.append(int(expr) if expr.is_Integer else expr)
-        else:
-            out.append(int(size))
-    return tuple(out)
 
 
 def _has_dim(tree: Any) -> bool:

@@ -14,7 +14,9 @@ have is left alone. `adapted(model)` enters them all, and everything is put back
 7. pyg_lib's matrix products by segment and by group are not used; where PyG counts relations to choose them, it still
    does (a relation out of range is its caller's mistake)
 8. functions under `torch.jit.script` -> the Python functions that they were made of
-9. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
+9. functions of the edges alone (`gcn_norm`, self-loops, degrees) -> traced once for all layers (`capture.repeated`)
+10. loops over many relations -> one pass over pairs of a relation and a node (`capture.relations`)
+11. `torch_geometric.utils.to_dense_batch` and `.num_nodes.maybe_num_nodes` -> without questions about sizes
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from pyg_fullgraph.capture import layers, recurrent
 from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.opaque import record_opaque
 from pyg_fullgraph.capture.operators import OpaqueAggregation
+from pyg_fullgraph.capture.relations import grouped_relations
+from pyg_fullgraph.capture.repeated import remembered
 
 _maybe_num_nodes: Any = getattr(pyg_num_nodes, "maybe_num_nodes", None)
 
@@ -190,6 +194,7 @@ def adapted(model: torch.nn.Module, modules: Mapping[str, torch.nn.Module] | Non
         stack.enter_context(_hetero_linear())
         stack.enter_context(_opaque_aggregations(modules))
         stack.enter_context(replaced(torch.jit.ScriptFunction, "__call__", _by_python))
+        stack.enter_context(grouped_relations())
         stack.enter_context(_no_segment_products())
         yield
 
@@ -221,6 +226,7 @@ def _module_globals(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
     functions = {
         "maybe_num_nodes": (_maybe_num_nodes, _num_nodes),
         "to_dense_batch": (to_dense_batch, layers.dense_batch(to_dense_batch)),
+        **remembered(),
     }
     hooked = any(getattr(module, "_message_forward_hooks", None) for module in modules)
     undo: list[tuple[dict[str, Any], str, Any]] = []

@@ -6,6 +6,7 @@ dimension per axis: a fixed integer or the name of a *space*, a size that belong
     model::
 
     N                         nodes                 N:src, N:dst        the two sides of x=(x_src, x_dst)
+    G                         graphs of a batch     G+1                 its row pointers
     E                         edges                 E:neg_edge_index    a second edge_index argument
     N:paper                   nodes of one type     E:author__writes__paper
 
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.capture.arguments import Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
+from pyg_fullgraph.capture.arguments import Attribute, Branch, Const, Found, SizeSlot, Slot, flatten, rebuild
 from pyg_fullgraph.capture.matrices import Make, whole
 from pyg_fullgraph.capture.matrix_spaces import matrix_dims
 from pyg_fullgraph.capture.sizes import size_arguments
@@ -227,22 +228,50 @@ def _infer(
         known = fixed
     elif found.graphs:
         known, decided = dims_by_use(model, spec, found, known)
-    inferred = infer_dims(found, overrides=known, hints=fixed)
+    names = found.names()
+    known = {**known, **{names[i]: (space,) for i, space in _counters(found).items()}}
+    inferred = _rows_of_graphs(found, infer_dims(found, overrides=known, hints=fixed))
     leaves = tuple(
         Leaf(name, inferred[i], tensor.dtype, tensor.device, _value_class(tensor))
-        for i, (name, tensor) in enumerate(zip(found.names(), found.tensors, strict=True))
+        for i, (name, tensor) in enumerate(zip(names, found.tensors, strict=True))
     )
-    sources: dict[str, tuple[int, int]] = {}
-    for i, leaf in enumerate(leaves):
-        for axis, dim in enumerate(leaf.dims):
-            if isinstance(dim, str):
-                sources.setdefault(dim, (i, axis))
+    sources = sources_of(leaves)
     sizes = {space: found.tensors[i].size(axis) for space, (i, axis) in sources.items()}
     earlier = {name.removesuffix("_size") for name in fixed if name.endswith("_size")}
     spec, extra = size_arguments(spec, sizes, earlier)
     scalars = tuple(Leaf(f"{name}_size", (), torch.int64, torch.device("cpu"), "int", counts=True) for name, _ in extra)
     spec = _number_scalars(spec, {name: len(leaves) + i for i, (name, _) in enumerate(extra)})
     return Signature(leaves + scalars, spec, sources, decided), [value for _, value in extra]
+
+
+def sources_of(leaves: tuple[Leaf, ...]) -> dict[str, tuple[int, int]]:
+    """Space name -> (leaf number, axis) of the first axis that has its size."""
+    sources: dict[str, tuple[int, int]] = {}
+    for i, leaf in enumerate(leaves):
+        for axis, dim in enumerate(leaf.dims):
+            if isinstance(dim, str):
+                sources.setdefault(dim, (i, axis))
+    return sources
+
+
+def _counters(found: Found) -> dict[int, str]:
+    """Leaf number -> the space of graphs that it counts; batches of equally many graphs may be of different ones."""
+    several = len(found.counters) > 1
+    return {i: f"G:{found.paths[i][0]}" if several else "G" for i in found.counters}
+
+
+def _rows_of_graphs(found: Found, dims: list[Dims]) -> list[Dims]:
+    """Attributes of a batch with one row per graph, and its row pointers, where nothing else counts their rows."""
+    for counter, space in _counters(found).items():
+        count = int(found.tensors[counter].size(0))
+        for i, path in enumerate(found.paths):
+            if path[0] != found.paths[counter][0] or not dims[i] or any(isinstance(dim, str) for dim in dims[i]):
+                continue
+            if dims[i][0] == count:
+                dims[i] = (space, *dims[i][1:])
+            elif dims[i] == (count + 1,) and any(isinstance(p, Attribute) and p == "ptr" for p in path):
+                dims[i] = (f"{space}+1",)
+    return dims
 
 
 def _fits(dims: Mapping[str, Dims], found: Found) -> bool:

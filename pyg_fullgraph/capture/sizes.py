@@ -11,12 +11,15 @@ from pyg_fullgraph.capture.spaces import type_key
 SIZE_NAMES = frozenset(
     ["size", "num_nodes", "num_edges", "dim_size", "num_src_nodes", "num_dst_nodes", "num_src", "num_dst"]
 )
+GRAPH_NAMES = frozenset(["batch_size", "num_graphs"])  # how many graphs there are
 
 
 def size_arguments(
     spec: Branch, sizes: dict[str, int], earlier: Collection[str] = ()
 ) -> tuple[Branch, list[tuple[str, int]]]:
-    """Turn integers that are sizes of the graph (`num_nodes=`, `size=(N, M)`) into `SizeSlot`s.
+    """Turn integers that are sizes of the graph (`num_nodes=`, `size=(N, M)`, `batch_size=`) into `SizeSlot`s.
+
+    None and one stay numbers where no tensor has that size: a trace takes every size of its own for at least two.
 
     Args:
         spec: the call.
@@ -42,7 +45,13 @@ def _with_slots(node: Any, sizes: dict[str, int], extra: list[tuple[str, int]], 
 
 def _names_a_size(path: Path) -> bool:
     in_adjs = len(path) == 4 and str(path[0]).startswith("adj") and path[2] in (2, "size")
-    return in_adjs or any(isinstance(part, str) and part.removesuffix("_dict") in SIZE_NAMES for part in path)
+    names = SIZE_NAMES | GRAPH_NAMES
+    return in_adjs or any(isinstance(part, str) and part.removesuffix("_dict") in names for part in path)
+
+
+def counts_graphs(path: Path) -> bool:
+    """True for an argument that says how many graphs there are."""
+    return any(isinstance(part, str) and part in GRAPH_NAMES for part in path)
 
 
 def _size_slot(
@@ -51,12 +60,15 @@ def _size_slot(
     label = "_".join("__".join(part) if isinstance(part, tuple) else str(part) for part in node.path)
     key = type_key(node.path)
     wanted = "E" if any(str(part) == "num_edges" for part in node.path) else "N"
+    wanted = "G" if counts_graphs(node.path) else wanted
     typed = [f"{wanted}:{key}"] if isinstance(key, str) and key not in SIZE_NAMES else []
     side = ["N:src", "N:dst"][node.path[-1] : node.path[-1] + 1] if node.path[-1] in (0, 1) else []
-    for name in [*typed, *side, *(n for n in sizes if n.startswith(wanted))]:
+    for name in [*typed, *side, *(n for n in sizes if n.startswith((wanted, "G") if wanted == "N" else wanted))]:
         if sizes.get(name) == node.value and label not in earlier:
             return SizeSlot(name)
     if str(node.path[0]).startswith("adj"):
         return node  # the targets of a sampled layer: x[:size] wants a plain number
+    if node.value < 2:
+        return node
     extra.append((label, node.value))
     return SizeSlot(label)

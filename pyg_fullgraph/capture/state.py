@@ -125,3 +125,9 @@ class ModelState:
 def module_fingerprint(model: torch.nn.Module) -> tuple[Any, ...]:
     """All that a trace of the model may depend on besides the call; equal where a trace would do the same."""
     return (ambient(), *Walk(model).tokens)
+
+
+def autocast_state() -> tuple[Any, ...]:
+    """Under autocast a forward casts other values, and so does its trace."""
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)

@@ -27,7 +27,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from pyg_fullgraph.capture.adopt import adopt
 from pyg_fullgraph.capture.clean import clean, drop_dead
-from pyg_fullgraph.capture.failures import explain_failure, first_of, only_in_a_trace
+from pyg_fullgraph.capture.failures import as_capture_error, explain_failure, first_of, only_in_a_trace
 from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
 from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.hooks import Hidden, Recorder
@@ -90,6 +90,7 @@ class Traced:
         numbers: as `symbols`, for numbers among the arguments that are sizes.
         required: checks of the forward that are made at each call.
         ranges: the rows that integer arguments select, checked for every graph.
+        copies: sizes of the trace that are plain numbers for the programs made of it (`capture.batches`), by space.
     """
 
     graph: fx.Graph
@@ -107,6 +108,7 @@ class Traced:
     numbers: dict[str, sympy.Symbol] = field(default_factory=dict)
     required: Required = field(default_factory=Required)
     ranges: tuple[Range, ...] = ()
+    copies: dict[str, int] = field(default_factory=dict)
 
     def differs(self, sizes: dict[str, int]) -> str | None:
         """Where the forward takes another branch for a graph of these sizes than it took in the trace.
@@ -122,6 +124,7 @@ class Traced:
         Raises:
             InputError: a check of the forward fails for these sizes.
         """
+        sizes = {**sizes, **self.copies}
         self.required.check(list(self.input_names.values()), sizes)
         if min(sizes.values(), default=2) >= 2:
             return None
@@ -143,6 +146,7 @@ class Traced:
             InputError: naming the argument, the entry and the range.
         """
         chosen = [item for item in self.ranges if item.is_row == ends]
+        sizes = {**sizes, **self.copies}
         check_ranges(chosen, list(self.input_names.values()), tensors, self.required.symbols, sizes)
 
     def check(self, sizes: dict[str, int]) -> None:
@@ -156,6 +160,7 @@ class Traced:
                 with.
         """
         first: dict[sympy.Expr, str] = {}
+        sizes = {**sizes, **self.copies}
         for space, symbol in self.symbols.items():
             if symbol.is_Integer and sizes[space] != int(symbol):
                 for leaf in self.input_names.values():
@@ -186,6 +191,7 @@ def trace(
     sizes: Mapping[str, int] | None = None,
     outputs: tuple[str, ...] = (),
     reads: Reads | None = None,
+    look_further: bool = True,
 ) -> Traced:
     """Capture `model.forward` for calls of this signature.
 
@@ -195,6 +201,7 @@ def trace(
         sizes: of the call that it is captured for.
         outputs: submodules whose outputs are computed beside the result, see `capture.hooks`.
         reads: learns what the forward reads beside its arguments, also where the trace is refused.
+        look_further: trace a forward that must be refused once more, to find all problems.
 
     Raises:
         InputError: the model is in train mode, its forward uses a lazy parameter that is not initialised, a check that
@@ -204,7 +211,7 @@ def trace(
     """
     check_ready(model)
     reads = Reads() if reads is None else reads
-    with _ONE_TRACE_AT_A_TIME:
+    with _ONE_TRACE_AT_A_TIME, as_capture_error(model):
         before = Walk(model)
         problems = hook_problems(model, before.modules)
         attempt = _Trace(model, signature, before, reads, outputs)
@@ -218,7 +225,7 @@ def trace(
             attempt.untouched.check()
             if recorded is None and isinstance(attempt.error, InputError):
                 raise attempt.error
-            problems.update(_look_further(model, signature, attempt))
+            problems.update(_look_further(model, signature, attempt) if look_further else attempt.watch.problems)
             raise CaptureError(problems.texts()) from attempt.error
         finally:
             attempt.error = None  # an error keeps the frames it came through, and one of these the attempt
@@ -370,9 +377,12 @@ class _Trace:
 
     def _symbolic_sizes(self) -> dict[str, torch.SymInt]:
         """One unbacked size per space, known to be at least 2 so that no size-one special case is taken."""
-        sizes = {}
+        sizes: dict[str, torch.SymInt] = {}
         with self.env.ignore_fresh_unbacked_symbols():
-            for space in self.signature.spaces:
+            for space in sorted(self.signature.spaces, key=lambda name: name.endswith("+1")):
+                if space.endswith("+1"):  # row pointers
+                    sizes[space] = sizes[space.removesuffix("+1")] + 1
+                    continue
                 sizes[space] = self.env.create_unbacked_symint()
                 torch._check(sizes[space] >= 2)
                 torch._check(sizes[space] <= (_MOST_NODES if space.startswith("N") else _MOST_EDGES))

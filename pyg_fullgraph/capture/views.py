@@ -60,21 +60,28 @@ def _part_back(graph: fx.Graph, link: fx.Node, source: fx.Node, new: fx.Node, at
     """`unbind(x, dim)[i]` and `split(x, n, dim)[i]`: the getitem hands its value on, the list operator
     places it.
     """
-    new.meta["part_of"] = link
+    new.meta["part_of"] = link, source
     return new
 
 
 def _list_back(graph: fx.Graph, link: fx.Node, source: fx.Node, new: fx.Node, at: fx.Node) -> fx.Node:
-    part: fx.Node = new.meta.pop("part_of")
+    part, parts = new.meta.pop("part_of")
     number = args_of(part)[1]
     name = target_of(link)._schema.name.split("::")[-1]
     position = 1 if name == "unbind" else 2
     dim = args_of(link)[position] if len(args_of(link)) > position else link.kwargs.get("dim", 0)
     if name == "unbind":
         return insert(graph, at, aten.select_scatter.default, (source, new, dim, number), {}, like=source)
-    sizes = [fake_of(link)[i].shape[dim] for i in range(len(fake_of(link)))]
-    start = sum(int(size) for size in sizes[:number])
-    end = start + int(sizes[number])
+    count = len(fake_of(link))
+    number %= count
+    sizes = [fake_of(link)[i].shape[dim] for i in range(number + 1)]
+    if any(isinstance(size, torch.SymInt) for size in sizes):  # counted in the data: put the parts together again
+        others = [insert(graph, at, operator.getitem, (parts, i), {}, like=part) for i in range(count)]
+        for i, other in enumerate(others):
+            other.meta["val"] = fake_of(link)[i]
+        joined = [*others[:number], new, *others[number + 1 :]]
+        return insert(graph, at, aten.cat.default, (joined, dim), {}, like=source)
+    start, end = sum(sizes[:-1]), sum(sizes)
     return insert(graph, at, aten.slice_scatter.default, (source, new, dim, start, end), {}, like=source)
 
 

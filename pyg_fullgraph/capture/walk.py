@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from pyg_fullgraph.capture.codes import global_names, home_of, is_library, read_from
+from pyg_fullgraph.capture.codes import global_names, home_of, is_library, is_only_filled, read_from
 from pyg_fullgraph.capture.matrices import is_matrix
 from pyg_fullgraph.capture.shims import is_opaque
 from pyg_fullgraph.capture.told import (
@@ -312,7 +312,9 @@ class Walk:
         found: list[tuple[Any, str]] = []
         for key, cell in zip(code.co_freevars, cells, strict=True):
             label = f"the variable '{key}' around {value.__name__}"
-            found.append((self.checks.watch_cell(cell, label), label))
+            held = self.checks.watch_cell(cell, label)
+            if not is_only_filled(code, key, held):
+                found.append((held, label))
         found += [(item, f"a default of {value.__name__}") for item in value.__defaults__ or ()]
         found += [(value.__kwdefaults__ or {}, f"the defaults of {value.__name__}")]
         if value.__dict__:
@@ -329,7 +331,8 @@ class Walk:
                 self.tokens.append(("builtin", key))
                 continue
             value = function.__globals__[key]
-            found.append((value, f"the global '{key}'"))
+            if not is_only_filled(function.__code__, key, value):
+                found.append((value, f"the global '{key}'"))
             found += self._read_of_module(value, key, function.__code__)
         return found
 

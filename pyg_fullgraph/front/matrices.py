@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.capture.arguments import Branch
+from pyg_fullgraph.capture.batches import plain_dims
 from pyg_fullgraph.capture.matrices import Kind
 from pyg_fullgraph.capture.signature import Signature
 from pyg_fullgraph.capture.sparse import in_place
@@ -40,7 +41,8 @@ def inputs_of(signature: Signature, tensors: list[Tensor], program: Program) -> 
     ends: list[Any] = [numbered.get(name, ()) for name in signature.names]
     matrices = list(_matrices(signature.spec))
     if not matrices:
-        return Inputs(tensors, [leaf.dims for leaf in signature.leaves], signature.call, ends=ends)
+        dims = [plain_dims(leaf, tensor) for leaf, tensor in zip(signature.leaves, tensors, strict=True)]
+        return Inputs(tensors, dims, signature.call, ends=ends)
     shown, dims = list(tensors), _dims(signature, program)
     for matrix in matrices:
         first, last = matrix.indices

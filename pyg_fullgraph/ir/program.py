@@ -230,6 +230,10 @@ class Program:
                 out[ref].append(value.name)
         return out
 
+    def users_of(self, name: str) -> list[str]:
+        """Names of the values that use one value: `users()` for who asks for one at a time."""
+        return [value.name for value in self if name in value._refs]
+
     def output_names(self) -> list[str]:
         return refs_of(self.outputs)
 

@@ -24,11 +24,11 @@ def accumulate_products(program: Program) -> None:
             continue
         if value.stage is not Stage.DATA or len(value.shape) != 2 or value.row_dim != 0:
             continue
-        users, outputs = program.users(), program.output_names()
+        outputs = program.output_names()
         left, right = value.refs()
         for onto, product in ((left, right), (right, left)):
             item = program[product]
-            single = users[product] == [value.name] and product not in outputs
+            single = product not in outputs and program.users_of(product) == [value.name]
             alike = (item.shape, item.dtype) == (
                 value.shape,
                 value.dtype,

@@ -39,7 +39,7 @@ def _take_apart(program: Program, value: Value) -> None:
         return
     if bias is not None and (bias.stage > Stage.PARAM or len(bias.shape) != 1):
         return
-    users = [program[name] for name in program.users()[value.name]]
+    users = [program[name] for name in program.users_of(value.name)]
     if not users or not all(_is_column_slice(user) for user in users):
         return
     taken = {(user.args[2], user.args[3]) for user in users}

@@ -137,5 +137,5 @@ def _averages_heads(value: Value) -> bool:
 
 def _only_user(program: Program, value: Value) -> Value | None:
     """What uses a value, if only one does and it does not leave the model."""
-    users = program.users()[value.name]
+    users = program.users_of(value.name)
     return program[users[0]] if len(users) == 1 and value.name not in program.output_names() else None

@@ -43,7 +43,7 @@ def narrow_aggregations(program: Program) -> None:
 
 def _aggregate_first(program: Program, value: Value) -> None:
     product = program[value.args[0].name]
-    if not is_aten(product, aten.mm) or program.users()[product.name] != [value.name]:
+    if not is_aten(product, aten.mm) or program.users_of(product.name) != [value.name]:
         return
     if product.name in program.output_names():
         return
@@ -145,7 +145,7 @@ def _saved(program: Program, x: Value, aggregate: Value, width: int, user: str) 
     saved = (edges + targets) * (x.width - width) * item + (targets - sources) * products
     if aggregate.args[1] is None:  # of values on the edges, which are not stored
         return saved
-    users = program.users()[x.name]
+    users = program.users_of(x.name)
     if x.op == "input":  # read once for all relations that multiply it
         alike = sum(program[name].op == program[user].op for name in users)
         return saved - sources * (x.width / alike + _STORED * width) * item
@@ -166,10 +166,10 @@ def _counts(program: Program, x: Value, aggregate: Value) -> tuple[float, float,
 def _scaled_aggregate(program: Program, name: str, user: str) -> tuple[Value, list[tuple[Value, str]]] | None:
     """The aggregation below a chain of per-row scalings, each value used only by the next."""
     scales: list[tuple[Value, str]] = []
-    users, outputs = program.users(), program.output_names()
+    outputs = program.output_names()
     while True:
         value = program[name]
-        if users[name] != [user] or name in outputs or len(value.shape) != 2:
+        if name in outputs or len(value.shape) != 2 or program.users_of(name) != [user]:
             return None
         if value.op == "gather_reduce":
             linear = value.kwargs["reduce"] in ("sum", "mean")

@@ -69,7 +69,7 @@ def outputs_of(program: Program, value: Value) -> list[Value]:
     """The single outputs of a `message_reduce`, in order; of other values none."""
     if value.op != "message_reduce":
         return []
-    found = [program[name] for name in program.users()[value.name]]
+    found = [program[name] for name in program.users_of(value.name)]
     return sorted((item for item in found if item.target is None), key=lambda item: int(item.args[1]))
 
 

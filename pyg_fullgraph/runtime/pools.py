@@ -110,6 +110,8 @@ class GroupPool(_InOrder):
         """The rows reduced within their block: groups, their rows, how many they are."""
         if index.numel() == 0:
             return None
+        if bool((index[1:] > index[:-1]).all()):  # every row is a group of its own
+            return index.long(), rows, torch.ones_like(index, dtype=torch.int64)
         groups, within, count = torch.unique(index, return_inverse=True, return_counts=True)
         rowptr, perm = trusted.csr(within.contiguous(), groups.numel(), threads=1)
         reduce = "sum" if self.reduce == "mean" else self.reduce
@@ -117,9 +119,12 @@ class GroupPool(_InOrder):
 
     def _add(self, part: tuple[Tensor, Tensor, Tensor] | None) -> None:
         if part is not None:
-            groups, rows, count = part
-            self._total[groups] = self._combine(self._total[groups], rows)
-            self._rows[groups] += count
+            groups, rows, count = part  # each group once
+            if self._combine is torch.add:
+                self._total.index_add_(0, groups, rows)
+            else:
+                self._total[groups] = self._combine(self._total[groups], rows)
+            self._rows.index_add_(0, groups, count)
 
     def result(self) -> Tensor:
         total, column = self._total, self._rows.view(-1, *[1] * (self._total.dim() - 1))

@@ -116,15 +116,16 @@ def test_whole_data_objects() -> None:
     assert again.metadata() == hetero.metadata() and again.x_dict.keys() == hetero.x_dict.keys()
 
 
-def test_batches_keep_their_number_of_graphs() -> None:
+def test_batches_of_other_numbers_of_graphs_have_one_signature() -> None:
     one = Data(x=X, edge_index=EDGES)
     model = Any_(lambda data: None)
     signature, tensors = bind(model, (Batch.from_data_list([one, one]),), {})
     (again,), _ = signature.call(tensors)
     assert again.num_graphs == 2
     dims = {leaf.name: leaf.dims for leaf in signature.leaves}
-    assert dims["data_batch"] == ("N",) and dims["data_ptr"] == (3,)
-    assert bind(model, (Batch.from_data_list([one] * 3),), {})[0].key != signature.key
+    assert dims["data_batch"] == ("N",) and dims["data_ptr"] == ("G+1",)
+    assert bind(model, (Batch.from_data_list([one] * 3),), {})[0].key == signature.key
+    assert bind(model, (Batch.from_data_list([one]),), {})[0].key != signature.key  # layers branch on one graph
 
 
 def test_edge_index_class_is_unwrapped() -> None:
