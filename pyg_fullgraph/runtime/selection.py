@@ -17,6 +17,7 @@ from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.ir import Dim, Program, Ref
 from pyg_fullgraph.ir.ends import numbered_by_edges
 from pyg_fullgraph.ir.matrices import is_apart
+from pyg_fullgraph.ir.plain_rows import plain_rows
 from pyg_fullgraph.ir.program import is_symbolic
 
 Axis = tuple[int, Any]  # a dimension that has one entry per node, and which set of nodes: its size or its space
@@ -57,12 +58,15 @@ class OutputRows:
         if any(found):
             return found
         numbered = numbered_by_edges(self.program)
-        for kind in (is_symbolic, lambda size: not is_symbolic(size)):
-            sizes = {size for size in numbered if kind(size)}
-            found = [self._axis(leaf, sizes.__contains__) for leaf in self._leaves]
-            if any(found):
-                break
-        return found
+        found = [
+            self._axis(leaf, {size for size in numbered if is_symbolic(size)}.__contains__) for leaf in self._leaves
+        ]
+        if any(found):
+            return found
+        plain = {size for size in numbered if not is_symbolic(size)}
+        rows = plain_rows(self.program, plain)
+        found = [rows.get(leaf.name) if isinstance(leaf, Ref) else None for leaf in self._leaves]
+        return found if any(found) else [self._axis(leaf, plain.__contains__) for leaf in self._leaves]
 
     @cached_property
     def names(self) -> dict[Any, list[str]]:

@@ -89,6 +89,26 @@ class Table(torch.nn.Module):
         return h, h.mean(0)
 
 
+class Square(Table):
+    """As many nodes as columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.conv = torch.nn.Embedding(N, N), SAGEConv(N, N)  # type: ignore[assignment]
+
+    def forward(self, edge_index: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        h = self.conv(self.table.weight, edge_index).relu().log_softmax(-1)
+        return h, h.mean(0), h.mean(1), h.t(), h @ h.new_ones(N, N), h.max(dim=0)[0], h.view(N, 2, -1)[:, 1]
+
+
+def test_as_many_nodes_as_columns() -> None:
+    model, some = Square().eval(), torch.tensor([5, 11, 0])
+    with torch.no_grad():
+        h, mean, rows, turned, product, most, part = model(EDGES)
+    want = h[some], mean, rows[some], turned[:, some], product[some], most, part[some]
+    same(fg.compile(model)(EDGES, nodes=some), want)
+
+
 class Relations(torch.nn.Module):
     """RGCN as it is written for link prediction: no features but its own."""
 
