@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.front import accelerate as _accelerate
 from pyg_fullgraph.front.forward import unwrap
+from pyg_fullgraph.front.options import check_known
 from pyg_fullgraph.front.run import Options, run
 from pyg_fullgraph.nn.function import as_module
 
@@ -109,8 +111,9 @@ def compile(model: torch.nn.Module | Callable[..., Any], **options: Any) -> Engi
 
     Raises:
         InputError: if ``model`` is neither a module nor callable, or a function reads tensors that are not among its
-            arguments.
+            arguments, or there is no such option.
     """
+    check_known(options, [name for name in inspect.signature(Engine).parameters if name != "model"], "compile")
     if isinstance(model, torch.nn.Module):
         return Engine(unwrap(model), **options)
     if not callable(model) or isinstance(model, (type, BaseData)):  # a Data can be called
@@ -150,7 +153,5 @@ def restore(model: torch.nn.Module) -> torch.nn.Module:
 
 def _options(named: dict[str, Any]) -> Options:
     """Options by name; an unknown one is an error that lists them."""
-    unknown = sorted(set(named) - set(Options.__dataclass_fields__))
-    if unknown:
-        raise InputError(f"Unknown option '{unknown[0]}'. Options: {', '.join(Options.__dataclass_fields__)}.")
+    check_known(named, list(Options.__dataclass_fields__), "accelerate")
     return Options(**named)

@@ -112,7 +112,7 @@ def _inputs(arguments: argparse.Namespace) -> tuple[torch.nn.Module, Any]:
 
 def _infer(arguments: argparse.Namespace) -> int:
     """Run a model over a graph and write the result."""
-    target = check_target(arguments.out)
+    target = check_target(arguments.out, "--out ")
     model, data = _inputs(arguments)
     nodes = None if arguments.nodes is None else load_nodes(arguments.nodes)
     start = time.perf_counter()
@@ -126,7 +126,7 @@ def _infer(arguments: argparse.Namespace) -> int:
         progress_bar=arguments.progress,
     )
     seconds = time.perf_counter() - start
-    save(result, target)
+    save(result, target, "--out ")
     print(f"{target}: {_describe(result)}, {seconds:.2f} s")
     return 0
 

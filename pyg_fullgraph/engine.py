@@ -20,10 +20,11 @@ from pyg_fullgraph.capture.signature import Signature, bind
 from pyg_fullgraph.capture.sparse import Held, assembled
 from pyg_fullgraph.capture.state import ModelState, autocast_state
 from pyg_fullgraph.capture.trace import Traced, trace
-from pyg_fullgraph.errors import CaptureError, InputError
+from pyg_fullgraph.errors import CallError, CaptureError, InputError
 from pyg_fullgraph.front.attempts import Verification
 from pyg_fullgraph.front.check import Check, compared
 from pyg_fullgraph.front.of_model import OfModel, forward_arguments
+from pyg_fullgraph.front.options import VERIFY, check_options
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.own import Own
 from pyg_fullgraph.front.own_rows import own_forward, without_nodes
@@ -37,20 +38,12 @@ from pyg_fullgraph.runtime import Compiled, Progress, Run, Structure, make_home
 from pyg_fullgraph.runtime.arrange import Arrangement
 from pyg_fullgraph.runtime.indices import check_indices
 from pyg_fullgraph.runtime.kept import Kept, Key
-from pyg_fullgraph.runtime.ordered import CHOICES, NOTE, Orders
+from pyg_fullgraph.runtime.ordered import NOTE, Orders
 from pyg_fullgraph.runtime.release import released
 from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
-from pyg_fullgraph.runtime.results import copied, not_cached
+from pyg_fullgraph.runtime.results import check_out, copied, not_cached
 from pyg_fullgraph.runtime.selection import Nodes, OutputRows
 from pyg_fullgraph.runtime.workers import Workers
-
-_VERIFY: dict[bool | str, str] = {
-    "auto": "auto",
-    "always": "always",
-    "off": "off",
-    True: "always",
-    False: "off",
-}
 
 #: Held while a model is traced or its own forward runs to verify: a trace replaces tensors of the model, and torch's
 #: tracing is not made for several threads.
@@ -98,7 +91,7 @@ class Engine(OfModel):
             are those that `explain` prints.
 
     Raises:
-        ValueError: an option has no such value.
+        InputError: an option has no such value.
     """
 
     def __init__(
@@ -115,20 +108,13 @@ class Engine(OfModel):
         dims: Mapping[str, tuple[int | str, ...]] | None = None,
         outputs: str | Collection[str] = (),
     ) -> None:
-        if verify not in _VERIFY:
-            raise ValueError(f"verify={verify!r}: there are 'auto', 'always' and 'off'")
-        if fallback not in ("error", "eager"):
-            raise ValueError(f"fallback={fallback!r}: there are 'error' and 'eager'")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}: at least 1 is needed")
-        if order not in CHOICES:
-            raise ValueError(f"order={order!r}: there are {', '.join(map(repr, CHOICES))}")
-        if calls < 1:
-            raise ValueError(f"calls={calls}: at least 1 is needed")
-        make_home(home, torch.device("cpu")).close()
+        check_options(
+            threads=threads, home=home, verify=verify, fallback=fallback, skip_passes=skip_passes, order=order,
+            calls=calls, dims=dims,
+        )  # fmt: skip
         self.model, self.order, self.calls = model, order, calls
         self.threads, self.home, self.fallback = threads, home, fallback
-        self.verify = _VERIFY[verify]
+        self.verify = VERIFY[verify]
         self.skip_passes = tuple(skip_passes)
         self.dims = dict(dims or {})
         self.outputs = named_submodules(model, outputs)
@@ -212,6 +198,7 @@ class Engine(OfModel):
                 f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
             )
             return result
+        check_out(out, captured.program)
         hidden = captured.traced.hidden
         full = captured.traced.packing.of_simple(self._ordered(captured, tensors, wanted, progress))
         result = hidden.of(full)
@@ -361,7 +348,8 @@ class Engine(OfModel):
                 compiled = Compiled(program, cut(program))
         except CaptureError as error:
             key = self._learned(key, reads)
-            self._refused[key] = error.problems
+            if not isinstance(error, CallError):  # which is about this call: another of its kind has other shapes
+                self._refused[key] = error.problems
             raise
         key = self._learned(key, reads)
         told = whole_notes(program, compiled.schedule, compiled.joined, costly=True)

@@ -31,8 +31,16 @@ class InputError(FullGraphError, ValueError):
     """An argument of the call does not fit the model or the graph."""
 
 
+class CallError(CaptureError, InputError):
+    """The model's forward refuses these arguments: it cannot be captured for this call, nor run by itself."""
+
+
 class KernelError(FullGraphError, RuntimeError):
     """The C++ kernels were asked for and cannot serve."""
+
+
+class SpaceError(FullGraphError, OSError):
+    """A file of ours could not be written: the disk is full, say."""
 
 
 class OperatorError(FullGraphError, ValueError):

@@ -100,6 +100,14 @@ def only_in_a_trace(error: BaseException) -> bool:
     return isinstance(first, ONLY_IN_A_TRACE) or _is_symbolic(_text_of(first))
 
 
+def first_line(error: BaseException | None) -> str:
+    """The class and the first line of what an exception followed from."""
+    if error is None:
+        return ""
+    first = first_of(error)
+    return f"{type(first).__name__}: {_text_of(first)}"
+
+
 def _text_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else ""

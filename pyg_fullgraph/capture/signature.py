@@ -15,6 +15,7 @@ Two calls with equal `Signature.key` run the same traced program, whatever their
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,8 @@ def bind(
     arg_nodes = tuple(flatten(value, (name,), found) for name, value in named_args)
     kwarg_nodes = tuple(flatten(value, (name,), found) for name, value in named_kwargs)
     names = tuple(name for name, _ in named_kwargs)
+    if dims:
+        _check_dims(dims, found.names(), model, memo)
     trees: tuple[Branch, ...] = (Branch("tuple", None, (), arg_nodes), Branch("dict", None, names, kwarg_nodes))
     if places:
         held = tuple(flatten(held_at(model, place), (name_of(place),), found) for place in places)
@@ -272,6 +275,20 @@ def _rows_of_graphs(found: Found, dims: list[Dims]) -> list[Dims]:
             elif dims[i] == (count + 1,) and any(isinstance(p, Attribute) and p == "ptr" for p in path):
                 dims[i] = (f"{space}+1",)
     return dims
+
+
+def _check_dims(dims: Mapping[str, Dims], names: list[str], model: torch.nn.Module, memo: _Memo) -> None:
+    """Every name is that of a tensor argument, or of one that may be absent from this call."""
+    assert memo.forward is not None
+    known = (*names, *memo.forward[1].parameters)
+    for name in dims:
+        if name not in known and not any(name.startswith(f"{each}_") for each in memo.forward[1].parameters):
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            raise InputError(
+                f"dims= names '{name}', which is no argument of {type(model).__name__}.forward "
+                f"({', '.join(dict.fromkeys(known))}).{meant}"
+            )
 
 
 def _fits(dims: Mapping[str, Dims], found: Found) -> bool:

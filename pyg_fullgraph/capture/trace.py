@@ -27,11 +27,12 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from pyg_fullgraph.capture.adopt import adopt
 from pyg_fullgraph.capture.clean import clean, drop_dead
-from pyg_fullgraph.capture.failures import as_capture_error, explain_failure, first_of, only_in_a_trace
+from pyg_fullgraph.capture.failures import as_capture_error, explain_failure, first_line, first_of, only_in_a_trace
 from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
 from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.hooks import Hidden, Recorder
 from pyg_fullgraph.capture.lazy import Untouched
+from pyg_fullgraph.capture.mistakes import mistake, mixed_product, types_of
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
 from pyg_fullgraph.capture.problems import Problem, Problems
@@ -51,7 +52,7 @@ from pyg_fullgraph.capture.walk import Walk
 from pyg_fullgraph.capture.watch import Replacement, Watch, reading
 from pyg_fullgraph.capture.where import Tracker
 from pyg_fullgraph.capture.written import Writes
-from pyg_fullgraph.errors import CaptureError, InputError
+from pyg_fullgraph.errors import CallError, CaptureError, InputError
 
 aten = torch.ops.aten
 
@@ -206,6 +207,7 @@ def trace(
     Raises:
         InputError: the model is in train mode, its forward uses a lazy parameter that is not initialised, a check that
             it makes fails for these sizes, or it does not call one of `outputs`.
+        CallError: the forward raises, for arguments of another type or shape than it takes.
         CaptureError: the forward does something that has no exact capture; its `problems` are all that were
             found, each with the construct, the layer and the line.
     """
@@ -218,9 +220,14 @@ def trace(
         try:
             recorded = attempt.record()
             attempt.watch.required.check(signature.leaves, sizes or {})
+            if recorded is None:
+                attempt.untouched.check()
+            if recorded is None and (text := mistake(model, signature, sizes or {}, attempt.error)):
+                raise CallError(f"{text} (The forward raises: {first_line(attempt.error)})") from attempt.error
             if recorded is not None:
                 traced = attempt.finish(recorded)
                 if traced is not None and not problems:
+                    _check_products(model, signature, sizes or {}, traced)
                     return traced
             attempt.untouched.check()
             if recorded is None and isinstance(attempt.error, InputError):
@@ -229,6 +236,15 @@ def trace(
             raise CaptureError(problems.texts()) from attempt.error
         finally:
             attempt.error = None  # an error keeps the frames it came through, and one of these the attempt
+
+
+def _check_products(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, int], traced: Traced) -> None:
+    """Refuse products of two types, which fake tensors multiply and real ones do not."""
+    node = mixed_product(traced.graph)
+    if node is None:
+        return
+    text = mistake(model, signature, sizes, None) or "Arguments, parameters and constants must be of one type."
+    raise CallError(f"{text} (The forward multiplies {types_of(node)} at {node.meta.get('where', '')}.)")
 
 
 def _look_further(model: torch.nn.Module, signature: Signature, failed: _Trace) -> Problems:

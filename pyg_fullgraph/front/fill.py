@@ -5,7 +5,7 @@ What was passed by name wins over what was passed by type, and that over what th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,8 @@ def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.
     if graph is None:
         graph = _graph_of_data(given.data, name)
     if graph is None:
+        if text := _meant_as_edges(name, given.tensors):
+            raise InputError(text)
         raise InputError(
             f"{forward} needs '{name}', but no graph was passed ({_found(given.data)}). Pass a Data, a "
             "NeighborLoader or edge_index: inference(model, data)."
@@ -127,6 +129,26 @@ def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.
         graph = _layers(graph, given, model, forward)
     values[name] = graph
     return adjacency
+
+
+def _meant_as_edges(name: str, tensors: Sequence[Any]) -> str:
+    """What is wrong with an array that was probably meant as edges; nothing where none looks like it."""
+    for value in tensors:
+        shape = list(getattr(value, "shape", ()))
+        if len(shape) != 2 or not isinstance(value, (Tensor, np.ndarray)):
+            continue
+        kind = str(value.dtype).removeprefix("torch.")
+        integer = kind.startswith(("int", "uint"))
+        if isinstance(value, np.ndarray) and integer and 2 in shape:
+            turned = "" if shape[0] == 2 else ".t().contiguous()"
+            return f"{name} is a numpy array {shape}; pass a tensor: torch.from_numpy({name}){turned}."
+        if integer and shape[1] == 2:
+            return f"{name} has shape {shape}; it must be [2, E]. Pass {name}.t().contiguous()."
+        if integer and shape[0] in (3, 4) and shape[1] > 4:
+            return f"{name} has shape {shape}; it must be [2, E]. Pass {name}[:2], the other rows by name."
+        if shape[0] == 2 and not integer and len(tensors) > 1:
+            return f"{name} is {kind} {shape}; it must be int64: {name}.long()."
+    return ""
 
 
 def _graph_of_data(data: Any, name: str) -> Any:

@@ -22,6 +22,7 @@ def in_neighborhood(
     Returns:
         Edge numbers and node numbers, both ascending; ``None`` where there are more edges than the budget.
     """
+    edge_index = _numbers(edge_index)
     source, destination = edge_index[upstream], edge_index[1 - upstream]
     inside = torch.zeros(num_nodes, dtype=torch.bool, device=edge_index.device)
     inside[targets] = True
@@ -51,6 +52,7 @@ def small_subgraph(edge_index: Tensor, start: Tensor, num_nodes: int, limit: int
     Returns:
         Edge numbers and node numbers, both ascending.
     """
+    edge_index = _numbers(edge_index)
     inside = torch.zeros(num_nodes, dtype=torch.bool, device=edge_index.device)
     inside[start] = True
     while True:
@@ -61,6 +63,11 @@ def small_subgraph(edge_index: Tensor, start: Tensor, num_nodes: int, limit: int
             break
     edges = (inside[edge_index[0]] & inside[edge_index[1]]).nonzero().view(-1)
     return edges, inside.nonzero().view(-1)
+
+
+def _numbers(edge_index: Tensor) -> Tensor:
+    """Edges in a type that indexes: torch takes uint8 and bool for masks, and int16 not at all."""
+    return edge_index if edge_index.dtype in (torch.int64, torch.int32) else edge_index.long()
 
 
 def _ring(edge_index: Tensor, inside: Tensor) -> Tensor:

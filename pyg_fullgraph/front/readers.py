@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
-import zipfile
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +29,7 @@ from torch_geometric.datasets import KarateClub
 
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.graph.generate import community
-from pyg_fullgraph.graph.validate import check_edge_index, in_range
+from pyg_fullgraph.graph.validate import check_edge_index, check_shape, in_range
 
 COMMUNITY_NODES = 20_000
 
@@ -65,7 +64,10 @@ def read_graph(
         return karate()
     generated = re.fullmatch(r"community(?::([0-9_]+))?", text)
     if generated:
-        return community_data(int(generated[1] or COMMUNITY_NODES))
+        count = int(generated[1] or COMMUNITY_NODES)
+        if count < 1:
+            raise InputError(f"'{text}': a community graph needs at least 1 node, such as community:20000.")
+        return community_data(count)
     if re.fullmatch(r"[A-Za-z]\w*(/[\w.\-]+)*", text) and hasattr(torch_geometric.datasets, text.split("/")[0]):
         return read_dataset(text, root=root, split=split)
     raise InputError(
@@ -95,8 +97,12 @@ def read_npz(path: str | Path, *, sparse_x: bool = False, split: int = 0) -> Dat
     path = _existing(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(_readable(file[name])) for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+            arrays = {name: _tensor(file[name], name, path) for name in file.files}
+    except InputError:
+        raise
+    except Exception as error:  # NumPy raises anything for a file of another kind
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty.") from error
         raise InputError(
             f"{path} is not an .npz file of plain arrays ({error}). Write it with "
             "numpy.savez_compressed(path, "
@@ -133,7 +139,9 @@ def read_pt(path: str | Path) -> Data | HeteroData:
             "classes can run any code. If you trust the file, load it yourself with weights_only=False and "
             "save the graph alone: torch.save(Data(x=..., edge_index=...), path)."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # text and other files make the reader raise anything
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty.") from error
         raise InputError(f"{path} is not a file written by torch.save ({_first_line(error)}).") from error
     if isinstance(loaded, (tuple, list)) and loaded:
         loaded = loaded[0]
@@ -238,20 +246,48 @@ def _existing(path: str | Path) -> Path:
 
 
 def _readable(array: np.ndarray) -> np.ndarray:
-    """Types that torch lacks or that cannot index become the next wider ones."""
+    """Types that torch lacks or that cannot index become the next wider ones that hold every value."""
     wider = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.int64}
     array = array.astype(wider.get(array.dtype, array.dtype), copy=False)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def _tensor(array: Any, name: str, path: Path) -> Tensor:
+    """An array of a file as a tensor."""
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: '{name}' is no NumPy array; the file was not written by numpy.savez.")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"{path}: {name} holds {int(array.max())}, more than an int64 can.")
+    if array.dtype.kind not in "biufc" or array.dtype.itemsize > 16 or array.dtype in (np.longdouble, np.clongdouble):
+        what = "text" if array.dtype.kind in "US" else "another kind of values"
+        raise InputError(f"{path}: {name} is {array.dtype} {list(array.shape)}, {what}; it must be numbers.")
+    return torch.from_numpy(_readable(array))
+
+
+def _numbers(value: Tensor, name: str, path: Path) -> Tensor:
+    """An array of node or edge numbers as int64: nothing is rounded on the way."""
+    if value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{name} in {path} is {kind} {list(value.shape)}; it must be int64. Write it with {name}.astype('int64') "
+            "after a look at what its values mean."
+        )
+    return value.long()
+
+
 def _homogeneous(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: int) -> Data:
     """A `Data` from the arrays of one node type."""
-    edge_index = arrays.pop("edge_index").long()
-    x = _features(arrays, "x", sparse_x)
+    edge_index = _numbers(arrays.pop("edge_index"), "edge_index", path)
+    check_shape(edge_index, f"edge_index of {path.name}")
+    x = _features(arrays, "x", sparse_x, path)
     graph_ptr = arrays.pop("graph_ptr", None)
-    data = Data(x=x, edge_index=edge_index, **{name: _index_like(name, value) for name, value in arrays.items()})
+    named = {name: _index_like(name, value, path) for name, value in arrays.items()}
+    data = Data(x=x, edge_index=edge_index, **named)
     per_node = [t.size(0) for t in (x, *(arrays.get(k) for k in ("y", "node_label"))) if t is not None]
     if graph_ptr is not None:
+        graph_ptr = _numbers(graph_ptr, "graph_ptr", path)
+        if graph_ptr.dim() != 1 or graph_ptr.numel() == 0 or not bool((graph_ptr.diff() >= 0).all()):
+            raise InputError(f"{path}: graph_ptr {list(graph_ptr.shape)} must be [G + 1], never decreasing.")
         data.ptr = graph_ptr
         data.batch = torch.arange(graph_ptr.numel() - 1).repeat_interleave(graph_ptr.diff())
         data.num_nodes = int(graph_ptr[-1])
@@ -268,14 +304,15 @@ def _homogeneous(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: i
 def _hetero(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: int) -> HeteroData:
     """A `HeteroData` from arrays named ``kind__type``."""
     data = HeteroData()
-    _node_stores(data, arrays, sparse_x)
+    _node_stores(data, arrays, sparse_x, path)
     relations = [name for name in arrays if name.startswith("edge_index__")]
     for name in relations:
         parts = name.removeprefix("edge_index__").split("__")
         if len(parts) != 3:
             raise InputError(f"{path}: '{name}' must be named 'edge_index__source__relation__destination'.")
         source, relation, destination = parts
-        edge_index = arrays[name].long()
+        edge_index = _numbers(arrays[name], name, path)
+        check_shape(edge_index, f"{name} of {path.name}")
         num_src, num_dst = _stated_size(data, source), _stated_size(data, destination)
         if num_src is None or num_dst is None:
             raise InputError(f"{path}: '{name}' needs 'num_nodes__{source}' and 'num_nodes__{destination}'.")
@@ -283,7 +320,8 @@ def _hetero(arrays: dict[str, Tensor], path: Path, sparse_x: bool, split: int) -
         data[source, relation, destination].edge_index = edge_index
         for other, value in arrays.items():
             if other.startswith("edge_") and not other.startswith("edge_index") and other.endswith(f"__{relation}"):
-                data[source, relation, destination][other.removesuffix(f"__{relation}")] = value
+                kind = other.removesuffix(f"__{relation}")
+                data[source, relation, destination][kind] = _index_like(kind, value, path)
     for store in data.node_stores:
         _take_split(store, split, path)
     return data
@@ -294,30 +332,39 @@ def _stated_size(data: HeteroData, node_type: str) -> int | None:
     return data[node_type].num_nodes if node_type in data.node_types and len(data[node_type]) > 0 else None
 
 
-def _node_stores(data: HeteroData, arrays: dict[str, Tensor], sparse_x: bool) -> None:
+def _node_stores(data: HeteroData, arrays: dict[str, Tensor], sparse_x: bool, path: Path) -> None:
     """Fills the node types with features, labels, masks and sizes; takes what it uses out of ``arrays``."""
     for name in [name for name in arrays if name.startswith("num_nodes__")]:
-        data[name.removeprefix("num_nodes__")].num_nodes = int(arrays.pop(name))
+        count = _numbers(arrays.pop(name), name, path)
+        if count.numel() != 1 or int(count) < 0:
+            raise InputError(f"{path}: {name} must be one number of nodes, at least 0 (got {count.tolist()}).")
+        data[name.removeprefix("num_nodes__")].num_nodes = int(count)
     types = {name.removeprefix("x__").removesuffix("_indptr") for name in arrays if re.match(r"x__.*_indptr$", name)}
     types |= {name.removeprefix("x__") for name in arrays if re.match(r"x__(?!.*_(indptr|indices|data|shape)$)", name)}
     for node_type in sorted(types):
-        data[node_type].x = _features(arrays, f"x__{node_type}", sparse_x)
+        data[node_type].x = _features(arrays, f"x__{node_type}", sparse_x, path)
     for name in [name for name in arrays if not name.startswith("edge_")]:
         kind, _, node_type = name.partition("__")
         if node_type:
-            data[node_type][kind] = _index_like(kind, arrays.pop(name))
+            data[node_type][kind] = _index_like(kind, arrays.pop(name), path)
 
 
-def _features(arrays: dict[str, Tensor], name: str, sparse: bool) -> Tensor | None:
-    """Dense features, or CSR parts put together; float32 unless they are small integers (categories)."""
+def _features(arrays: dict[str, Tensor], name: str, sparse: bool, path: Path) -> Tensor | None:
+    """Dense features, or CSR parts put together; float32 where that holds every value."""
     if name in arrays:
-        return arrays.pop(name)
+        x = arrays.pop(name)
+        if x.dim() == 0:
+            raise InputError(f"{path}: {name} is one number; it must have one row per node, [N, F].")
+        return x
     parts = [arrays.pop(f"{name}_{part}", None) for part in _CSR_PARTS]
     if any(part is None for part in parts):
         return None
     pointer, column, value, shape = cast("list[Tensor]", parts)
-    pointer, column, value = pointer.long(), column.long(), value.float()
-    rows, columns = (int(n) for n in shape)
+    pointer, column = _numbers(pointer, f"{name}_indptr", path), _numbers(column, f"{name}_indices", path)
+    value, shape = _as_float(value), _numbers(shape, f"{name}_shape", path)
+    if shape.numel() != 2:
+        raise InputError(f"{path}: {name}_shape must be two numbers, rows and columns (got {shape.tolist()}).")
+    rows, columns = (int(n) for n in shape.view(-1))
     degree = pointer.diff()
     if pointer.numel() != rows + 1 or not in_range(degree, value.numel() + 1) or not in_range(column, columns):
         raise InputError(
@@ -332,12 +379,24 @@ def _features(arrays: dict[str, Tensor], name: str, sparse: bool) -> Tensor | No
         return (
             torch.sparse_coo_tensor(entries, value, (rows, columns), check_invariants=True).coalesce().to_sparse_csr()
         )
-    return torch.zeros(rows, columns).index_put_((row, column), value, accumulate=True)
+    return torch.zeros(rows, columns, dtype=value.dtype).index_put_((row, column), value, accumulate=True)
 
 
-def _index_like(name: str, value: Tensor) -> Tensor:
-    """Labels and types are used as indices, so they become int64."""
-    return value.long() if name in ("y", "edge_type", "node_label", "edge_label") else value
+def _as_float(value: Tensor) -> Tensor:
+    """float32 where it holds every value, else the type that the file has."""
+    if value.is_complex():
+        return value
+    single = value.float()
+    same = single.to(value.dtype) == value
+    return single if bool((same | value.isnan()).all()) else (value if value.is_floating_point() else value.double())
+
+
+def _index_like(name: str, value: Tensor, path: Path) -> Tensor:
+    """Types are used as indices, so they become int64; so do labels that are whole numbers (others are targets)."""
+    if name in ("edge_type", "node_type"):
+        return _numbers(value, name, path)
+    labels = name in ("y", "node_label", "edge_label") and not (value.is_floating_point() or value.is_complex())
+    return value.long() if labels else value
 
 
 def _take_split(store: Any, split: int, path: Path) -> None:

@@ -24,6 +24,7 @@ from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
 from pyg_fullgraph.front.through import is_method
 from pyg_fullgraph.nn.function import as_module
 from pyg_fullgraph.ops.forked import survives_fork
+from pyg_fullgraph.runtime.results import copied
 from pyg_fullgraph.runtime.selection import Nodes
 
 _SLOT = "_fullgraph_engines"
@@ -109,7 +110,7 @@ def prepare(
     Raises:
         InputError: if an argument is missing, unknown, or does not fit the model.
     """
-    if options.verify not in _VERIFY:  # what is True is also 1, which does no harm
+    if not isinstance(options.verify, (str, bool, type(None))) or options.verify not in _VERIFY:
         raise InputError(f"verify must be 'auto', 'always' or 'off' (got {options.verify!r}).")
     model = unwrap(model)
     forward = forward_of(model)
@@ -247,11 +248,9 @@ def _delivered(result: Any, source: torch.device, options: Options) -> Any:
     where = source if options.embedding_device is None else as_device(options.embedding_device)
     result = mapped(lambda leaf: leaf.to(where) if isinstance(leaf, Tensor) else leaf, result)
     if isinstance(options.out, Tensor):
-        main = result[0] if options.outputs else result
-        if not isinstance(main, Tensor) or main.shape != options.out.shape:
-            found = list(main.shape) if isinstance(main, Tensor) else type(main).__name__
-            raise InputError(f"out= has shape {list(options.out.shape)}, but the result is {found}.")
-        return (options.out.copy_(main), result[1]) if options.outputs else options.out.copy_(main)
+        if options.outputs:
+            return copied(options.out, result[0]), result[1]
+        return copied(options.out, result)
     if options.out is not None:
         save(result, options.out)
     return result

@@ -14,6 +14,7 @@ is wanted, in plain torch that torch differentiates; and recorded by a trace, as
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -398,9 +399,22 @@ def _known(
         given = f"Graph({name}, num_nodes) or Graph({name}, (num_src, num_dst))"
         raise GraphError(f"A {type(edges).__name__} does not tell how many nodes there are. Pass {given}.")
     if size is not None:
+        pair = isinstance(size, (tuple, list))
+        if pair and len(size) != 2:  # type: ignore[arg-type]
+            raise GraphError(f"The size of a graph is num_nodes or (num_src, num_dst), got {size!r}.")
+        for count in size if isinstance(size, (tuple, list)) else (size,):
+            _check_count(count)
         return (size[0], size[1]) if isinstance(size, (tuple, list)) else size
     assert found is not None
     return found[0] if found[0] == found[1] else found
+
+
+def _check_count(count: Any) -> None:
+    """A number of nodes is a whole one, or one that is traced."""
+    if isinstance(count, torch.SymInt):
+        return
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+        raise GraphError(f"The number of nodes must be a whole number, at least 0 (got {count!r}).")
 
 
 def _count(store: Any, kind: str) -> int:

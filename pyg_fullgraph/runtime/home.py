@@ -7,14 +7,18 @@ methods.
 
 from __future__ import annotations
 
+import errno
 import math
+import mmap
 import os
+import shutil
 import tempfile
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.errors import InputError, SpaceError
 from pyg_fullgraph.ops.memory import empty
 
 
@@ -111,29 +115,58 @@ class MappedHome:
         count = rows * math.prod(tail)
         if count == 0:
             return TensorTable(torch.empty((rows, *tail), dtype=dtype))
-        handle, path = tempfile.mkstemp(prefix="pyg_fullgraph_", dir=self.folder)
+        size, folder = count * dtype.itemsize, str(self.folder or tempfile.gettempdir())
         try:
-            os.ftruncate(handle, count * dtype.itemsize)
-            flat = torch.from_file(path, shared=True, size=count, dtype=dtype)
-        finally:
-            os.close(handle)
-            os.unlink(path)
-        return TensorTable(flat.view(rows, *tail))
+            handle, path = tempfile.mkstemp(prefix="pyg_fullgraph_", dir=self.folder)
+            try:
+                os.unlink(path)  # the file lives as long as its memory: a killed process leaves none
+                reserve(handle, size)
+                memory = mmap.mmap(handle, size)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise SpaceError(
+                f"home='mapped' needs {size:,} bytes more in {folder}, where {free_bytes(folder):,} are free "
+                f"({error.strerror or error}). Free some space, or set TMPDIR to a folder on a larger disk."
+            ) from error
+        return TensorTable(torch.frombuffer(memory, dtype=dtype).view(rows, *tail))
 
     def close(self) -> None:
         return None
+
+
+def reserve(handle: int, size: int) -> None:
+    """Make a file of this size whose every byte has its place on the disk: writing to it cannot fail later.
+
+    Raises:
+        OSError: there is not so much space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        return
+    if os.fstatvfs(handle).f_bavail * os.fstatvfs(handle).f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(handle, size)
+
+
+def free_bytes(folder: str | os.PathLike[str]) -> int:
+    """How much a user can still write to the disk of a folder; 0 where that is not told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
 
 
 def make_home(name: str, device: torch.device) -> Home:
     """The home named `memory` or `mapped`.
 
     Raises:
-        ValueError: there is no such home, or it cannot serve the device.
+        InputError: there is no such home, or it cannot serve the device.
     """
     if name == "memory":
         return MemoryHome(device)
     if name == "mapped":
         if device.type != "cpu":
-            raise ValueError(f"home='mapped' keeps values in files that only a CPU can address, not {device}")
+            raise InputError(f"home='mapped' keeps values in files that only a CPU can address, not {device}")
         return MappedHome()
-    raise ValueError(f"home={name!r}: there are 'memory' and 'mapped'")
+    raise InputError(f"home={name!r}: there are 'memory' and 'mapped'.")

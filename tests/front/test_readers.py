@@ -218,3 +218,90 @@ def test_real_files(data_dir: Path) -> None:
     imdb = read_npz(data_dir / "het_imdb.npz")
     assert imdb["movie"].x.shape == (4278, 3066)
     assert imdb["movie", "to", "actor"].num_edges == 12828
+
+
+EDGES = np.array([[0, 1, 2], [1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    "edges,kind",
+    [
+        (EDGES.astype("f4") + 0.5, "float32"),
+        (EDGES.astype("f8"), "float64"),
+        (EDGES > 0, "bool"),
+        (EDGES.astype("c8"), "complex64"),
+        (EDGES * np.nan, "float64"),
+    ],
+    ids=str,
+)
+def test_edges_that_are_no_integers(tmp_path: Path, edges: np.ndarray, kind: str) -> None:
+    path, x = tmp_path / "g.npz", np.ones((3, 2), "f4")
+    np.savez(path, edge_index=edges, x=x)
+    with pytest.raises(InputError, match=rf"edge_index in .*g\.npz is {kind} \[2, 3\]; it must be int64"):
+        read_graph(path)
+    np.savez(path, edge_index__a__to__a=edges, x__a=x)
+    with pytest.raises(InputError, match=rf"edge_index__a__to__a in .*g\.npz is {kind}"):
+        read_graph(path)
+    np.savez(path, edge_index=EDGES, x=x, edge_type=edges[0])
+    with pytest.raises(InputError, match=rf"edge_type in .*g\.npz is {kind} \[3\]"):
+        read_graph(path)
+    np.savez(path, edge_index=EDGES, x=x, graph_ptr=edges[0])
+    with pytest.raises(InputError, match=rf"graph_ptr in .*g\.npz is {kind}"):
+        read_graph(path)
+
+
+@pytest.mark.parametrize("part", ["indptr", "indices", "shape"])
+def test_sparse_features_whose_numbers_are_no_integers(tmp_path: Path, part: str) -> None:
+    parts = {"indptr": [0, 1, 2, 2], "indices": [0, 1], "shape": [3, 2]}
+    arrays = {f"x_{key}": np.array(value) for key, value in parts.items()}
+    arrays[f"x_{part}"] = arrays[f"x_{part}"] + 0.5
+    np.savez(tmp_path / "g.npz", edge_index=EDGES, x_data=np.ones(2, "f4"), **arrays)
+    with pytest.raises(InputError, match=rf"x_{part} in .* is float64"):
+        read_graph(tmp_path / "g.npz")
+
+
+def test_every_value_is_kept(tmp_path: Path) -> None:
+    target = np.array([0.25, 1.5, -3.75])
+    value = np.array([1 / 3, 2.0])
+    arrays = {"x_indptr": np.array([0, 1, 2, 2]), "x_indices": np.array([0, 1]), "x_shape": np.array([3, 2])}
+    np.savez(tmp_path / "g.npz", edge_index=EDGES.astype("u4"), y=target, x_data=value, **arrays)
+    data = read_graph(tmp_path / "g.npz")
+    assert torch.equal(data.y, torch.from_numpy(target)) and data.edge_index.dtype == torch.int64
+    assert data.x.dtype == torch.float64 and float(data.x[0, 0]) == 1 / 3
+    np.savez(tmp_path / "g.npz", edge_index=EDGES, y=np.array([1, 0, 2], "i1"), x_data=np.array([1, 2]), **arrays)
+    data = read_graph(tmp_path / "g.npz")
+    assert data.y.dtype == torch.int64 and data.x.dtype == torch.float32
+    np.savez(tmp_path / "g.npz", edge_index=np.full((2, 3), 2**63, "u8"), x=np.ones((3, 2)))
+    with pytest.raises(InputError, match="more than an int64"):
+        read_graph(tmp_path / "g.npz")
+
+
+def test_files_that_are_no_graphs(tmp_path: Path) -> None:
+    def refused(name: str, *words: str) -> None:
+        with pytest.raises(InputError) as caught:
+            read_graph(tmp_path / name)
+        assert all(word in str(caught.value) for word in (name, *words))
+
+    for name in ("empty.npz", "empty.pt"):
+        (tmp_path / name).touch()
+        refused(name, "empty")
+    for name in ("text.npz", "text.pt", "text.pth"):
+        (tmp_path / name).write_text("hello, this is no graph\n")
+        refused(name)
+    np.save(tmp_path / "array.npy", EDGES)
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    refused("array.npz")
+    np.savez(tmp_path / "arrays.npz", edge_index=EDGES)
+    (tmp_path / "arrays.npz").rename(tmp_path / "renamed.pt")
+    refused("renamed.pt")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "dict.pt")
+    refused("dict.pt", "dict")
+    (tmp_path / "dict.pt").rename(tmp_path / "dict.npz")
+    refused("dict.npz")
+    np.savez(tmp_path / "words.npz", edge_index=EDGES, x=np.array(["a", "b", "c"]))
+    refused("words.npz", "x is <U1 [3], text")
+    np.savez(tmp_path / "turned.npz", edge_index=np.zeros((5, 2), "i8"), x=np.ones((3, 2)))
+    with pytest.raises(GraphError, match=r"edge_index of turned\.npz.*\[5, 2\].*t\(\)"):
+        read_graph(tmp_path / "turned.npz")
+    with pytest.raises(InputError, match="at least 1 node"):
+        read_graph("community:0")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
+from pyg_fullgraph.errors import SpaceError
 from pyg_fullgraph.runtime import make_home
+from pyg_fullgraph.runtime.home import MappedHome
 
 
 @pytest.fixture(params=["memory", "mapped"])
@@ -58,3 +62,20 @@ def test_unknown_home_is_named() -> None:
 def test_mapped_needs_a_cpu() -> None:
     with pytest.raises(ValueError, match="CPU"):
         make_home("mapped", torch.device("cuda"))
+
+
+def test_a_full_disk_is_told_before_any_work(monkeypatch, tmp_path) -> None:
+    def full(_handle: int, _start: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(SpaceError, match=r"home='mapped' needs 4,000 bytes more in .* are free"):
+        MappedHome(tmp_path).allocate(100, (10,), torch.float32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mapped_files_are_reserved_and_have_no_name(tmp_path) -> None:
+    table = MappedHome(tmp_path).allocate(1000, (7,), torch.float16)
+    assert list(tmp_path.iterdir()) == []  # a killed process leaves nothing
+    table.whole().fill_(3)
+    assert table.whole().shape == (1000, 7) and bool((table.whole() == 3).all())
