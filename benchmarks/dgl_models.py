@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from measure import start_clean
 from torch import Tensor, nn
 
 # Samplers are bound to a version of torch and refuse any other; no layer needs them.
@@ -148,6 +149,7 @@ def main() -> None:
     problem = torch.load(sys.argv[1], weights_only=True)
     torch.set_num_threads(problem["threads"])
     run = prepare(problem)
+    start_clean()
     print(VERSIONS, file=answers)
     for line in sys.stdin:
         command, _, target = line.strip().partition(" ")

@@ -1,4 +1,8 @@
-"""Fair measurements: interleaved medians, peak extra memory, bandwidth, dated results."""
+"""Fair measurements: interleaved medians, peak extra memory, bandwidth, dated results.
+
+Nothing collects garbage, gives pages back or warms up between two runs: what a run leaves behind is paid for by the
+next, as by a user. A process starts clean once (`start_clean`), whatever it is to measure.
+"""
 
 from __future__ import annotations
 
@@ -60,13 +64,8 @@ def time_interleaved(
         budget: as for `take_rounds`.
     """
     runs = {name: lambda run=run: seconds_of(run) for name, run in peers.items()}
-    gc.collect()
-    gc.freeze()  # a collection before each run then looks at what the runs left only, not at all of torch
-    try:
-        first = {name: _seconds(run, 1) for name, run in peers.items()}
-        later = take_rounds(runs, repeat, budget, first)
-    finally:
-        gc.unfreeze()
+    first = {name: _seconds(run, 1) for name, run in peers.items()}
+    later = take_rounds(runs, repeat, budget, first)
     return {name: Timing(first[name], tuple(later[name])) for name in peers}
 
 
@@ -95,12 +94,11 @@ def take_rounds(
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """Seconds of one run, after a garbage collection; the result is dropped.
+    """Seconds of one run; the result is dropped.
 
     A short run is repeated, and the mean of the others counts: else it pays for the caches that the peer before it
     left behind.
     """
-    gc.collect()
     seconds = _seconds(run, 1)
     return seconds if seconds >= SHORT else _seconds(run, math.ceil(SHORT / max(seconds, 1e-6)))
 
@@ -148,31 +146,30 @@ class Peak:
     out: Any
 
 
-def peak_extra_memory(
-    run: Callable[[], Any], *, warm: Callable[[], Any] | None = None, pid: int | str = "self"
-) -> Peak:
-    """Measures the peak extra memory of ``run()``.
+def start_clean() -> None:
+    """Once before the first run of a process: its preparation's garbage and free pages are not that run's."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # where it is glibc
+    if trim is not None:
+        trim(0)
 
-    The allocator's free pages are given back first, so that memory left over from earlier work is not reused
-    unseen (in this process only).
+
+def peak_extra_memory(run: Callable[[], Any], *, before: int | None = None, pid: int | str = "self") -> Peak:
+    """Measures the peak extra memory of ``run()``.
 
     Args:
         run: what to measure.
-        warm: run before, outside the measurement: what happens only once (imports, thread pools, tracing).
+        before: the resident size to compare with, that before the first of several runs; the size now if not given.
         pid: the process that does the work, if it is another one.
 
     Raises:
         RuntimeError: where the kernel does not report a peak (anything but Linux).
     """
-    if warm is not None:
-        warm()
-    gc.collect()
-    _trim()
     if not reset_peak(pid):
         raise RuntimeError(
             "This system reports no peak memory: writing 5 to /proc/self/clear_refs failed (Linux only)."
         )
-    before = resident_bytes(pid)
+    before = resident_bytes(pid) if before is None else before
     start = time.perf_counter()
     out = run()
     seconds = time.perf_counter() - start
@@ -307,13 +304,6 @@ def available_bytes() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _trim() -> None:
-    """Gives the C allocator's free pages back to the system, where it is glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _cpu_name() -> str:

@@ -31,7 +31,7 @@ from baselines import (
     sorted_edge_index,
 )
 from dgl_peer import DGL_MODELS, VARIABLE, DglProcess, dgl_python
-from measure import peak_extra_memory, seconds_of
+from measure import Peak, peak_extra_memory, resident_bytes, seconds_of, start_clean
 from models import (
     HAS_INFERENCE,
     MODELS,
@@ -221,14 +221,19 @@ class Runner:
             peer.prepare(Task(setting.model, model, tiny, tiny, budget)).run()
         self._prepared = peer.prepare(Task(setting.model, model, inputs, tiny, budget))
         self._size = {"nodes": num_nodes(inputs), "edges": num_edges(inputs)}
+        self._calls = 0
+        start_clean()
+        pid = self._prepared.pid
+        self._before = None if pid is None else resident_bytes(pid)
 
     def first(self, path: Path | None) -> dict[str, Any]:
         """The first call on the graph: its record; the tensors of its result, if any, go to the file, if any."""
         prepared = self._prepared
-        peak = peak_extra_memory(prepared.run, pid=prepared.pid or "self")
+        peak = self._measured()
         result = None if prepared.times_itself else peak.out
         if path is not None and prepared.output is not None:
             result = prepared.output()
+            self._calls += 1
         if path is not None and result is not None:
             torch.save(tree_leaves(result), path)
         return {
@@ -238,9 +243,18 @@ class Runner:
             "note": prepared.note,
         }
 
-    def again(self) -> int | None:
-        """The peak extra memory of a later call; of this process only, whose free pages can be given back before."""
-        return peak_extra_memory(self._prepared.run).extra if self._prepared.pid == "self" else None
+    def later(self, number: int) -> int | None:
+        """The peak extra memory of the call of that number, over the size before the first, those between included."""
+        if self._before is None:
+            return None
+        most = 0
+        while self._calls < number:
+            most = self._measured().extra
+        return most
+
+    def _measured(self) -> Peak:
+        self._calls += 1
+        return peak_extra_memory(self._prepared.run, before=self._before, pid=self._prepared.pid or "self")
 
     def timed(self) -> float:
         """Seconds of one call."""

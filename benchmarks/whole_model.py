@@ -4,8 +4,9 @@
 
 Three-layer models (`models.py`), 128 columns wide. Every peer (`peers.py`) has a process of its own, so that one that
 runs out of memory gives a row that says so and the run goes on. It runs the model on a tiny graph (imports, tracing),
-then twice on the graph for the peak extra memory of a first and of a later call, then in rounds with the others for
-the seconds: the median counts. A slow peer takes part in as many rounds as fit into ``--budget``, at least in one.
+then ten times on the graph for the peak extra memory of the first, the second and the tenth call, all over the size
+before the first, then in rounds with the others for the seconds: the median counts. Between calls nothing collects
+garbage or gives pages back. A slow peer takes part in as many rounds as fit into ``--budget``, at least in one.
 The difference is the largest to PyG's full batch (to ours where that has none), over the largest output magnitude.
 """
 
@@ -30,8 +31,9 @@ from plots import Panel, save_plot
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-#: A later call's memory is not measured where the first call took more of the budget than this.
-AGAIN_SHARE = 1 / 4
+#: Which later calls' memory is measured, each where its calls take no more than a part of the budget.
+LATER = {"second": 2, "tenth": 10}
+LATER_SHARE = 1 / 2
 
 
 @dataclass
@@ -74,8 +76,9 @@ def enter(key: str, setting: Setting, budget: float, folder: Path, stack: ExitSt
         entry.failed = str(error)
         return entry
     entry.record = entry.call("first", entry.output) or {}
-    if entry.record and entry.record["first_call_seconds"] < AGAIN_SHARE * budget:
-        entry.record["extra_bytes_again"] = entry.call("again")
+    for name, number in LATER.items():
+        if entry.record and (number - 1) * entry.record["first_call_seconds"] < LATER_SHARE * budget:
+            entry.record[f"extra_bytes_{name}"] = entry.call("later", number)
     return entry
 
 
@@ -143,7 +146,7 @@ def to_row(setting: Setting, entry: Entry, ours: Entry | None) -> dict[str, Any]
 
 
 HEADER = ["model", "graph", "peer", "seconds", "x ours", "rounds", "spread"]
-HEADER += ["first call", "extra memory", "x ours", "again", "difference"]
+HEADER += ["first call", "extra memory", "x ours", *(f"{name} call's" for name in LATER), "difference"]
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -163,7 +166,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         show("first_call_seconds", ".3f"),
         "-" if row.get("extra_bytes") is None else mib(row["extra_bytes"]),
         show("memory_times_ours"),
-        "-" if row.get("extra_bytes_again") is None else mib(row["extra_bytes_again"]),
+        *("-" if row.get(key) is None else mib(row[key]) for key in (f"extra_bytes_{name}" for name in LATER)),
         show("difference", ".1e"),
     ]
 

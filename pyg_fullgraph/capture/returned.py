@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from argparse import Namespace
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,19 +84,18 @@ class _Opened:
 def unpack(result: Any) -> tuple[list[Any], Packing]:
     """The leaves of a result in their order, and how they are put together."""
     leaves: list[Any] = []
-    seen: dict[int, int] = {}
-
-    def walk(value: Any) -> Packing:
-        opened = _open(value)
-        if opened is not None:
-            children = tuple(walk(item) for item in opened.items)
-            return Packing(None, opened.names, children, opened.build, opened.plain)
-        number = seen.setdefault(id(value), len(leaves)) if isinstance(value, Tensor) else len(leaves)
-        leaves.append(value)
-        return Packing(number)
-
-    packing = walk(result)
+    packing = _unpack(result, leaves, {})
     return leaves, packing
+
+
+def _unpack(value: Any, leaves: list[Any], seen: dict[int, int]) -> Packing:
+    opened = _open(value)
+    if opened is not None:
+        children = tuple(_unpack(item, leaves, seen) for item in opened.items)
+        return Packing(None, opened.names, children, opened.build, opened.plain)
+    number = seen.setdefault(id(value), len(leaves)) if isinstance(value, Tensor) else len(leaves)
+    leaves.append(value)
+    return Packing(number)
 
 
 def mapped(function: Callable[[Any], Any], result: Any) -> Any:
@@ -115,16 +114,14 @@ def tensors_of(result: Any) -> list[Tensor]:
 def paths_of(result: Any) -> list[tuple[tuple[Any, ...], Any]]:
     """Every leaf of a result behind the names that lead to it."""
     leaves, packing = unpack(result)
-    found: list[tuple[Any, ...]] = []
+    return list(zip(_paths(packing, ()), leaves, strict=True))
 
-    def walk(part: Packing, path: tuple[Any, ...]) -> None:
-        if part.plain is None:
-            found.append(path)
-        for name, child in zip(part.names, part.children, strict=True):
-            walk(child, (*path, name))
 
-    walk(packing, ())
-    return list(zip(found, leaves, strict=True))
+def _paths(part: Packing, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    if part.plain is None:
+        yield path
+    for name, child in zip(part.names, part.children, strict=True):
+        yield from _paths(child, (*path, name))
 
 
 # One level ----------------------------------------------------------------------------------------------------

@@ -38,6 +38,24 @@ def test_peak_forgets_what_was_before() -> None:
     assert measure.peak_extra_memory(lambda: torch.ones(10 * MIB // 4)).extra < 30 * MIB
 
 
+@linux
+def test_what_a_run_leaves_behind_is_paid_for_by_the_next() -> None:
+    measure.start_clean()
+    before, left = measure.resident_bytes(), []
+    extra = [
+        measure.peak_extra_memory(lambda: left.append(torch.ones(32 * MIB // 4)), before=before).extra for _ in range(3)
+    ]
+    assert [round(each / (32 * MIB)) for each in extra] == [1, 2, 3]
+
+
+def test_nothing_is_collected_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure.gc, "collect", lambda *_: pytest.fail("a collection"))
+    measure.time_interleaved({"a": lambda: time.sleep(measure.SHORT)}, repeat=2)
+    measure.seconds_of(lambda: None)
+    if sys.platform.startswith("linux"):
+        measure.peak_extra_memory(lambda: None)
+
+
 def test_interleaved_order_and_counts() -> None:
     calls: list[str] = []
     peers = {
@@ -52,10 +70,11 @@ def test_interleaved_order_and_counts() -> None:
     assert measure.Timing(9.0, (1.0, 3.0, 2.0)).median == 2.0
 
 
-def test_a_short_run_is_repeated() -> None:
+def test_a_short_run_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SHORT", 0.1)  # on a busy machine a short sleep may be a long one
     calls: list[int] = []
-    seconds = measure.seconds_of(lambda: (calls.append(1), time.sleep(measure.SHORT / 10)))
-    assert len(calls) > 2 and seconds == pytest.approx(measure.SHORT / 10, rel=0.9)
+    seconds = measure.seconds_of(lambda: (calls.append(1), time.sleep(0.01)))
+    assert len(calls) > 2 and seconds == pytest.approx(0.01, rel=0.9)
 
 
 def test_a_budget_leaves_one_round_to_the_slow() -> None:

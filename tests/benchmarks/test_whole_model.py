@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import measure
@@ -74,6 +75,16 @@ def test_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "scripts/install-dgl" in dgl["failed"] and "seconds" not in dgl
     told = capsys.readouterr().out
     assert f"sage, R-MAT 2^8, degree 16, DGL: not measured: {dgl['failed']}" in told
+
+
+def test_the_memory_of_the_second_and_the_tenth_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    runner = peers.Runner("full", Setting("sage", Source(6, 2), 8), 5.0)
+    run = runner._prepared.run
+    monkeypatch.setattr(runner, "_prepared", replace(runner._prepared, run=lambda: (calls.append(1), run())[1]))
+    runner.first(None)
+    assert [type(runner.later(number)) for number in whole_model.LATER.values()] == [int, int]
+    assert len(calls) == max(whole_model.LATER.values()) == 10
 
 
 def test_a_peer_that_dies_has_a_row(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import ast
 import copy
 import gc
 import threading
@@ -169,6 +170,20 @@ def test_no_entrance_leaves_a_tensor_behind(way: str) -> None:
                 ways[way]()
 
 
+def test_no_function_holds_itself() -> None:
+    """A nested function that calls itself by name is a cycle, which keeps all that it refers to."""
+    found = []
+    for file in sorted(Path(fg.__file__).parent.rglob("*.py")):
+        for outer in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(outer, ast.FunctionDef):
+                continue
+            for inner in ast.walk(outer):
+                names = {node.id for node in ast.walk(inner) if isinstance(node, ast.Name)}
+                if inner is not outer and isinstance(inner, ast.FunctionDef) and inner.name in names:
+                    found.append(f"{file.name}:{inner.lineno} {inner.name}")
+    assert found == [], "make them functions of the module"
+
+
 LARGE = 30_000  # nodes, so that a superstep has several blocks
 
 
@@ -234,7 +249,7 @@ def test_a_refused_graph_or_result_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(GraphError) as error:
                 engine(x, graph)
             refused.append(error.value)
-    monkeypatch.setattr("pyg_fullgraph.engine.verify", None)  # fails with the result at hand
+    monkeypatch.setattr("pyg_fullgraph.engine.compared", None)  # fails with the result at hand
     with nothing_left(), pytest.raises(TypeError) as unverified:
         engine(x, edge_index)
     assert unverified.value is not None
