@@ -250,7 +250,9 @@ class Engine(OfModel):
             numbers = nodes.on(captured.rows, structure.size_of).by_space(captured.program)
         self.verification = None  # of this call, or of none
         self.verification = captured.check.run(
-            lambda: compared(self.model, signature, captured.compiled, tensors, result, again, numbers, captured.traced)
+            functools.partial(  # an error would keep a lambda, and that the result
+                compared, self.model, signature, captured.compiled, tensors, result, again, numbers, captured.traced
+            )
         )
         if note := Check.note(self.verification):
             self._note(note)
