@@ -28,20 +28,21 @@ def with_numbers(signature: Signature, tensors: list[Tensor]) -> Signature | Non
     if not _counts(signature):
         return None
     leaves = tuple(replace(leaf, dims=plain_dims(leaf, tensor)) for leaf, tensor in zip(signature.leaves, tensors))
-    sizes = signature.sizes(tensors)
+    spec = _plain(signature.spec, signature, tensors, signature.sizes(tensors))
+    return Signature(leaves, spec, sources_of(leaves), signature.decided)
 
-    def visit(node: Any) -> Any:
-        if isinstance(node, Branch):
-            return replace(node, children=tuple(visit(child) for child in node.children))
-        if isinstance(node, SizeSlot) and node.space.startswith("G"):
-            return Const(sizes[node.space])
-        if isinstance(node, CountSlot):
-            return Const(tensors[node.index].size(0))
-        if isinstance(node, Slot) and node.scalar and _is_count(signature.leaves[node.index]):
-            return Const(int(tensors[node.index]))
-        return node
 
-    return Signature(leaves, visit(signature.spec), sources_of(leaves), signature.decided)
+def _plain(node: Any, signature: Signature, tensors: list[Tensor], sizes: dict[str, int]) -> Any:
+    """A part of a call with plain numbers of graphs."""
+    if isinstance(node, Branch):
+        return replace(node, children=tuple(_plain(child, signature, tensors, sizes) for child in node.children))
+    if isinstance(node, SizeSlot) and node.space.startswith("G"):
+        return Const(sizes[node.space])
+    if isinstance(node, CountSlot):
+        return Const(tensors[node.index].size(0))
+    if isinstance(node, Slot) and node.scalar and _is_count(signature.leaves[node.index]):
+        return Const(int(tensors[node.index]))
+    return node
 
 
 def plain_dims(leaf: Leaf, tensor: Tensor) -> tuple[int | str, ...]:

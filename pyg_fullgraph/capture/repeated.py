@@ -56,23 +56,23 @@ class _Remembered:
 def _key(call: Any) -> tuple[Any, list[Tensor]]:
     """What two equal calls have in common; None where that cannot be told."""
     tensors: list[Tensor] = []
-
-    def part(item: Any) -> Any:
-        if isinstance(item, (tuple, list)):
-            return tuple(part(each) for each in item)
-        if type(item) is FakeTensor and item.layout is torch.strided:
-            tensors.append(item)
-            return "tensor", id(item), item._version
-        if isinstance(item, torch.SymInt):
-            return "size", item.node.expr
-        if item is None or isinstance(item, (bool, int, float, str, torch.dtype, torch.device)):
-            return type(item).__name__, item
-        raise TypeError
-
     try:
-        return part(call), tensors
+        return _part(call, tensors), tensors
     except TypeError:  # a sparse matrix, a tensor of another kind
         return None, tensors
+
+
+def _part(item: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(item, (tuple, list)):
+        return tuple(_part(each, tensors) for each in item)
+    if type(item) is FakeTensor and item.layout is torch.strided:
+        tensors.append(item)
+        return "tensor", id(item), item._version
+    if isinstance(item, torch.SymInt):
+        return "size", item.node.expr
+    if item is None or isinstance(item, (bool, int, float, str, torch.dtype, torch.device)):
+        return type(item).__name__, item
+    raise TypeError
 
 
 def _leaves(result: Any) -> list[Any]:
