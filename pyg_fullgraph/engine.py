@@ -166,8 +166,8 @@ class Engine(OfModel):
         Returns:
             What forward returns (a graph that lacks all nodes, or all of one type, is given to the model's own
             forward: there is nothing to compute, and layers branch on it; so is one with none or one of some kind
-            for which the forward takes another branch than it took in the trace); with `nodes`, every tensor that
-            has one row per node has only these rows.
+            for which the forward takes another branch than it took in the trace, or of a size that it asks for by
+            number); with `nodes`, every tensor that has one row per node has only these rows.
 
         Raises:
             InputError: the model is in training mode, or the arguments do not fit each other.
@@ -195,7 +195,8 @@ class Engine(OfModel):
         if branch is not None:
             result = self._into(out, own())
             self._note(
-                f"ran the model's own forward on a graph with none or one of some kind, for the branch at {branch}"
+                f"ran the model's own forward on a graph that takes another branch at {branch}: it has none or one of "
+                "some kind, or exactly as many as are asked for there"
             )
             return result
         check_out(out, captured.program)
@@ -238,7 +239,7 @@ class Engine(OfModel):
 
         def again(*args: Any, **kwargs: Any) -> Any:
             smaller, changed = bind(self.model, args, kwargs, like=signature, places=signature.places)
-            if smaller.key != signature.key:
+            if smaller.key != signature.key or captured.traced.differs(smaller.sizes(changed)) is not None:
                 return Own(self.model, hidden=captured.traced.hidden)(lambda: (args, kwargs))
             graph = Key.of(signature, changed, 1)
             result = self._run(captured, changed, None, False, graph)  # in the given order: the graph is small

@@ -49,6 +49,12 @@ class Required:
         self.questions.setdefault((question, answer), place)
         return True
 
+    def compares_with_number(self, question: sympy.Basic) -> bool:
+        """Whether it asks if a size of the graph is one certain number: `x.size(0) == 2`."""
+        if not isinstance(question, (sympy.Eq, sympy.Ne)) or not question.free_symbols <= set(self.symbols.values()):
+            return False
+        return sorted((side.is_Integer, side.is_Symbol) for side in question.args) == [(False, True), (True, False)]
+
     def check(self, leaves: Sequence[Shaped], sizes: Mapping[str, int]) -> None:
         """Make all checks for a call.
 

@@ -15,6 +15,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import sympy
@@ -63,6 +64,7 @@ REPLACEMENTS: dict[Any, Replacement] = {**STAND_INS, **SCATTER, **SPARSE}
 #: What is returned as it is, besides None.
 _CONSTANTS = (bool, int, float, complex, str, bytes, enum.Enum, torch.dtype, torch.device)
 
+_MOST_WAYS = 64  # sizes of graphs for which it is kept whether they take another branch
 _MOST_NODES = 2**31 - 1  # bounds that let a forward check `num_nodes * num_nodes` against int64
 _MOST_EDGES = 2**40
 
@@ -110,11 +112,13 @@ class Traced:
     required: Required = field(default_factory=Required)
     ranges: tuple[Range, ...] = ()
     copies: dict[str, int] = field(default_factory=dict)
+    _ways: dict[tuple[tuple[str, int], ...], str | None] = field(default_factory=dict, repr=False)
 
     def differs(self, sizes: dict[str, int]) -> str | None:
         """Where the forward takes another branch for a graph of these sizes than it took in the trace.
 
-        Sizes of at least 2 are taken for granted, so `if edge_index.size(1) == 0` was decided in the trace.
+        Sizes of at least 2 are taken for granted, so `if edge_index.size(1) == 0` was decided in the trace; and so was
+        `x.size(0) == 2`, for all sizes but that.
 
         Args:
             sizes: real size per space, from `Signature.sizes`.
@@ -127,9 +131,24 @@ class Traced:
         """
         sizes = {**sizes, **self.copies}
         self.required.check(list(self.input_names.values()), sizes)
-        if min(sizes.values(), default=2) >= 2:
+        if min(sizes.values(), default=2) >= 2 and not self._told_apart:
             return None
-        known = {symbol: sizes[name] for name, symbol in (self.required.symbols | self.numbers).items()}
+        key = tuple(sizes.items())
+        if key not in self._ways:
+            if len(self._ways) >= _MOST_WAYS:
+                self._ways.clear()
+            self._ways[key] = self._way_of(sizes)
+        return self._ways[key]
+
+    @cached_property
+    def _told_apart(self) -> bool:
+        """Whether a branch was decided that a graph of some certain size of 2 or more takes the other way."""
+        return any(isinstance(question, (sympy.Eq, sympy.Ne)) for question, _ in self.assumed)
+
+    def _way_of(self, sizes: dict[str, int]) -> str | None:
+        known = {
+            symbol: sizes[space] for space, symbol in (self.required.symbols | self.numbers).items() if space in sizes
+        }
         for (question, answer), where in self.assumed.items():
             if question.free_symbols <= known.keys() and bool(question.subs(known)) != answer:
                 return where

@@ -144,6 +144,9 @@ class Watch(TorchFunctionMode):
             return self.guess_or_refuse(1.0 if real else 1, what, "is used as a plain number of Python", NUMBER_ADVICE)
         frames = list(inside_forward())[1:]  # without this one, whose list would hold itself
         answer = harmless_answer(frames[frames.index(frame) :])
+        if answer is None and self.required.compares_with_number(question):
+            self.relies_on(question, isinstance(question, sympy.Ne))  # of any other size; this one is told apart
+            return isinstance(question, sympy.Ne)
         if answer is None:
             return self.guess_or_refuse(False, "a decision of Python", *_DECIDES)
         if not self.required.take(question, answer, self.tracker.place()):

@@ -266,3 +266,31 @@ def test_several_axes_and_rows_of_copies() -> None:
         for shape in ((4, 2), (5, 6)):
             x, t = torch.randn(*shape, 20, 8), torch.randn(shape[0])
             _same(_without_a_run(lambda x=x, t=t: engine(x, edges, t)), model(x, edges, t))
+
+
+READ: list[int] = []
+
+
+class Logging(torch.nn.Module):
+    """Adds to a global list; with `reads`, the result depends on what it holds."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.conv, self.reads = gnn.GCNConv(8, 8), reads
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        if self.reads:
+            READ.append(1)
+            return self.conv(x, edge_index) * len(READ)
+        RUNS.append(1)
+        return self.conv(x, edge_index)
+
+
+def test_a_list_that_is_only_filled_is_nothing_that_forward_reads() -> None:
+    edges, x = _graph(20, 0).edge_index, torch.randn(20, 8)
+    engine = fg.compile(Logging(reads=False).eval(), verify="off")
+    engine(x, edges)
+    _without_a_run(lambda: engine(x, edges))
+    reading = fg.compile(Logging(reads=True).eval(), verify="off")
+    first, second = reading(x, edges), reading(x, edges)
+    torch.testing.assert_close(second * (len(READ) - 1), first * len(READ), rtol=1e-5, atol=1e-5)
