@@ -129,6 +129,25 @@ def _pair(item: tuple[Any, ...]) -> tuple[Any, ...]:
     return item if isinstance(item[0], str) else ("kwargs", item)
 
 
+def test_what_a_hook_writes_makes_no_new_trace() -> None:
+    model, (x, edges), seen, numbers = GCN(8, 8, 2, 4).eval(), graph(), {}, {"calls": 0}
+
+    def count(module: Any, args: Any, out: Tensor) -> None:
+        numbers["calls"] += 1
+
+    model.convs[0].register_forward_hook(lambda module, args, out: seen.update(h=out))
+    model.convs[1].register_forward_hook(count)
+    engine = Engine(model)
+    engine(x, edges)
+    numbers["calls"] = 0
+    for _ in range(3):
+        same(engine(x, edges), own(model, (x, edges)))
+    assert numbers["calls"] == 6 and len(engine._captured) == 1
+    model.convs[1]._forward_hooks.clear()
+    model.convs[1].register_forward_hook(lambda module, args, out: out * 2)
+    same(engine(x, edges), own(model, (x, edges)))
+
+
 def test_hooks_see_all_nodes_whatever_is_asked_for() -> None:
     model, (x, edges), seen = GCN(8, 8, 2, 4).eval(), graph(), {}
     model.convs[0].register_forward_hook(lambda module, args, out: seen.update(h=out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,13 @@ class Found:
         reads: module name -> attributes.
         valued: names of tensors whose values became numbers of Python.
         moves: what the forward changes itself and has read, in words.
+        looking: hooks that only look (`capture.hooks`).
     """
 
     reads: dict[str, frozenset[str]] = field(default_factory=dict)
     valued: frozenset[str] = frozenset()
     moves: list[str] = field(default_factory=list)
+    looking: tuple[Any, ...] = ()
 
 
 class Reads:
@@ -42,18 +44,19 @@ class Reads:
         self.found = Found()
         self.walk: Walk | None = None
 
-    def finish(self, model: torch.nn.Module, before: Walk) -> None:
+    def finish(self, model: torch.nn.Module, before: Walk, looking: Sequence[Any] = ()) -> None:
         """Give names to what was read, and see what the forward has changed outside of the model's attributes.
 
         Args:
             model: as it was before the trace.
             before: a walk over it from before the trace.
+            looking: hooks that only look.
         """
         changed = before.checks.changed()
-        self.walk = walk = Walk(model, by_id=self.by_module)
+        self.walk = walk = Walk(model, by_id=self.by_module, looking=looking)
         reads = {name: frozenset(self.by_module.get(id(module), ())) for name, module in walk.modules.items()}
         valued = frozenset(name for tensor in self.values for name in walk.places.get(id(tensor), ()))
-        self.found = Found(reads, valued, [name for name, value in changed.items() if walk.met(value)])
+        self.found = Found(reads, valued, [name for name, value in changed.items() if walk.met(value)], tuple(looking))
 
 
 @contextlib.contextmanager

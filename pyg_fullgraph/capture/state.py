@@ -34,6 +34,7 @@ class ModelState:
         self._lock = threading.RLock() if lock is None else lock
         self._reads: dict[str, frozenset[str]] | None = None
         self._valued: frozenset[str] = frozenset()
+        self._looking: dict[int, Any] = {}
         self._numbers: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._count = 0
         self._number = 0
@@ -69,14 +70,15 @@ class ModelState:
             model: as it was traced.
             found: what the trace read.
         """
-        before = self._reads, self._valued
+        before = self._reads, self._valued, set(self._looking)
         known = dict(self._reads or {})
         for name, names in found.reads.items():
             known[name] = known.get(name, frozenset()) | names
         self._reads, self._valued, self._moves = known, self._valued | found.valued, found.moves
         for text in found.moves:
             self._note(f"a new trace is made at each call, as forward itself changes {text}")
-        if before != (self._reads, self._valued):
+        self._looking |= {id(hook): hook for hook in found.looking}
+        if before != (self._reads, self._valued, set(self._looking)):
             self._numbers.clear()  # these were told apart by less
             self._look(model)
         return self._number
@@ -99,7 +101,7 @@ class ModelState:
         return self._walk.tensors[name]
 
     def _look(self, model: torch.nn.Module) -> None:
-        self._walk = walk = Walk(model, self._reads, valued=self._valued)
+        self._walk = walk = Walk(model, self._reads, valued=self._valued, looking=self._looking.values())
         for text in walk.opaque:
             self._note(f"a new trace is made at each call, as it cannot be seen whether {text} was changed")
         state = (ambient(), *walk.tokens)

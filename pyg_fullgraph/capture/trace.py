@@ -361,7 +361,7 @@ class _Trace:
                     "create_node", None
                 )  # torch keeps the tracer until a garbage collection
                 self._tracer = None
-        self.reads.finish(self.model, self.before)
+        self.reads.finish(self.model, self.before, self.recorder.watched)
         if self.untouched.touched:
             return None
         if recorded is not None:

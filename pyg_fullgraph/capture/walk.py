@@ -17,7 +17,7 @@ import functools
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Walk:
             matters: classes, train or eval mode, parameters and buffers.
         by_id: the same by the modules' identity, see `Reads`.
         valued: names of tensors whose values matter, not only their shape and type.
+        looking: hooks that only look: they count, but what they read and write is no part of a trace.
 
     Attributes:
         modules: by name; `blocks[0]` is one in a plain list.
@@ -74,8 +75,10 @@ class Walk:
         reads: Mapping[str, frozenset[str]] | None = None,
         by_id: Mapping[int, set[str]] | None = None,
         valued: frozenset[str] = frozenset(),
+        looking: Collection[Any] = (),
     ) -> None:
         self._reads, self._by_id, self._valued = reads, by_id, valued
+        self._looking = {id(hook) for hook in looking}
         self.modules: dict[str, torch.nn.Module] = {}
         self.tensors: dict[str, Tensor] = {}
         self.places: dict[int, list[str]] = {}
@@ -202,7 +205,8 @@ class Walk:
             if name.endswith("_hooks"):  # those that only look are called after each run, these very ones
                 self.tokens.append((key, Identity(item) if type(item) not in ATOMS else item))
             items.append((key, f"a key of {name}"))
-            items.append((item, f"{name}[{key!r}]" if type(key) in ATOMS else f"{name}[...]"))
+            if id(item) not in self._looking:
+                items.append((item, f"{name}[{key!r}]" if type(key) in ATOMS else f"{name}[...]"))
         self._push(items)
         self._rest_of(value, name)
 
