@@ -14,6 +14,9 @@ in the order of relations, so that these are a few large products) before it is 
 
 It is the same but for the order of sums. Layers of a few relations keep their loop, where nothing has to be sorted and
 products stay in the cache; so do sub-classes that change any of the methods, sparse matrices, and hooks.
+
+Where the relations are computed from features or parameters, which pairs occur differs from call to call, and so does
+how many edges a relation has: then all pairs of a relation and a node are taken, whose number is known.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from torch_geometric.nn import FiLMConv, MessagePassing, RGCNConv, aggr
 from torch_geometric.nn.dense import Linear
 
 from pyg_fullgraph.capture.modules import replaced
+from pyg_fullgraph.capture.values import depends_on_values
 
 FEW = 8  # relations up to which a loop is no slower, see docs/log.md
 _METHODS = ("forward", "message", "aggregate", "update", "propagate", "message_and_aggregate")
@@ -50,7 +54,9 @@ def _instead(cls: type, original: Callable[..., Any], grouped: Callable[..., Any
     def forward(self: Any, x: Any, edge_index: Any, edge_type: Any = None) -> Any:
         dense = type(edge_index) is FakeTensor and edge_index.layout is torch.strided
         typed = type(edge_type) is FakeTensor and edge_type.dim() == 1 and not edge_type.dtype.is_floating_point
-        if self.num_relations <= FEW or not dense or not typed or not _is_plain(self, cls):
+        if not dense or not typed or not _is_plain(self, cls):
+            return original(self, x, edge_index, edge_type)
+        if self.num_relations <= FEW and not depends_on_values(edge_type):
             return original(self, x, edge_index, edge_type)
         out = grouped(self, x, edge_index, edge_type, drops)
         return original(self, x, edge_index, edge_type) if out is None else out
@@ -83,10 +89,36 @@ class _Pairs:
         self.kind = torch.div(keys, size, rounding_mode="floor")
         self.node = keys - self.kind * size
 
+    @property
+    def count(self) -> Any:
+        """How many there are to aggregate into."""
+        return self.node.size(0)
+
     def added(self, values: Tensor, size: Any, dtype: torch.dtype) -> Tensor:
         """The values of pairs `[P, F]`, added up for every node."""
         zeros = torch.zeros(size, values.size(1), dtype=dtype, device=values.device)
         return zeros.index_add(0, self.node, values.to(dtype))
+
+
+class _AllPairs(_Pairs):
+    """All pairs of a relation and a node, and behind them those of edges that are dropped."""
+
+    def __init__(self, nodes: Tensor, kinds: Tensor, size: Any, relations: int) -> None:
+        self.of_edge = kinds.long() * size + nodes.long()
+        every = torch.arange(relations * size, device=nodes.device)
+        self.kind = torch.div(every, size, rounding_mode="floor")
+        self.node = every - self.kind * size
+        self._count = (relations + 1) * size
+
+    @property
+    def count(self) -> Any:
+        return self._count
+
+
+def _pairs(layer: Any, nodes: Tensor, kinds: Tensor, size: Any) -> _Pairs:
+    if depends_on_values(kinds):
+        return _AllPairs(nodes, kinds, size, layer.num_relations)
+    return _Pairs(nodes, kinds, size)
 
 
 def _ends(layer: MessagePassing, edge_index: Tensor, edge_type: Tensor, dropped: bool) -> tuple[Tensor, ...]:
@@ -96,7 +128,10 @@ def _ends(layer: MessagePassing, edge_index: Tensor, edge_type: Tensor, dropped:
     is of the layer itself: relations are looked up in a table, and indices are checked against their tables.
     """
     edge_type = edge_type.long()
-    if dropped:
+    if dropped and depends_on_values(edge_type):
+        exists = (edge_type >= 0) & (edge_type < layer.num_relations)
+        edge_type = torch.where(exists, edge_type, layer.num_relations)
+    elif dropped:
         kept = (edge_type >= 0) & (edge_type < layer.num_relations)
         edge_index, edge_type = edge_index[:, kept], edge_type[kept]
     else:
@@ -132,13 +167,13 @@ def _rgcn(layer: Any, x: Any, edge_index: Tensor, edge_type: Tensor, drops: bool
     weight = layer.weight
     if layer.num_bases is not None:
         weight = (layer.comp @ weight.flatten(1)).view(layer.num_relations, layer.in_channels_l, layer.out_channels)
-    pairs = _Pairs(receivers, kinds, rows)
+    pairs = _pairs(layer, receivers, kinds, rows)
     if right.is_floating_point():
         values = _aggregated(layer, left, senders, pairs)
         values = _times(values, weight, pairs.kind, layer.num_blocks)
     else:
         table = weight.reshape(-1, layer.out_channels)
-        values = _aggregated(layer, table, kinds * layer.in_channels_l + left[senders], pairs)
+        values = _aggregated(layer, table, _row_of(kinds, left[senders], layer), pairs)
     out = torch.zeros(right.size(0), layer.out_channels, device=right.device)
     out = out + pairs.added(values, rows, torch.promote_types(out.dtype, values.dtype))
     if layer.root is not None:
@@ -148,8 +183,14 @@ def _rgcn(layer: Any, x: Any, edge_index: Tensor, edge_type: Tensor, drops: bool
 
 def _aggregated(layer: Any, table: Tensor, rows: Tensor, pairs: _Pairs) -> Tensor:
     """The layer's own aggregation of rows of a table, into pairs `[P, F]`."""
-    size = _sized(layer, table.size(0), pairs.node.size(0))
-    return layer.propagate(_paired(layer, rows, pairs.of_edge), x=table, edge_type_ptr=None, size=size)
+    size = _sized(layer, table.size(0), pairs.count)
+    made = layer.propagate(_paired(layer, rows, pairs.of_edge), x=table, edge_type_ptr=None, size=size)
+    return made[: pairs.node.size(0)] if isinstance(pairs, _AllPairs) else made
+
+
+def _row_of(kinds: Tensor, nodes: Tensor, layer: Any) -> Tensor:
+    """The row of a node's vector for a relation, where every node has one for each; any for edges that are dropped."""
+    return kinds.clamp(max=layer.num_relations - 1) * layer.in_channels_l + nodes
 
 
 def _times(values: Tensor, weight: Tensor, kinds: Tensor, blocks: int | None) -> Tensor:
@@ -166,7 +207,7 @@ def _film(layer: Any, x: Any, edge_index: Tensor, edge_type: Tensor, drops: bool
     if not all(type(part) is Linear for part in (*layer.lins, *layer.films)):
         return None
     left, right = x if isinstance(x, tuple) else (x, x)
-    if left.dim() != 2 or right.dim() != 2:
+    if left.dim() != 2 or right.dim() != 2 or depends_on_values(edge_type):
         return None
     beta, gamma = layer.film_skip(right).split(layer.out_channels, dim=-1)
     out = gamma * layer.lin_skip(right) + beta
