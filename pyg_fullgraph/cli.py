@@ -41,6 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, torch.OutOfMemoryError) as error:
         print(f"error: out of memory: {str(error).splitlines()[0] if str(error) else ''}", file=sys.stderr)
         return 1
+    except Exception as error:  # the user's model, and ours: -v shows where
+        if arguments.verbose:
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        print(f"error: {type(error).__name__}: {first} (-v shows where it was raised)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -84,7 +90,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="FILE.py:NAME",
-        help="a model, or a function that returns it (given the data)",
+        help="a model, or a function that returns it (given the data); it is put in evaluation mode",
     )
     parser.add_argument("--weights", help="a file with the model's state_dict")
     parser.add_argument(

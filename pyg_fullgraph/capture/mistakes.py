@@ -7,6 +7,7 @@ or a shape and not for something that only a trace cannot do, the arguments are 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, fx
 
 from pyg_fullgraph.capture.arguments import Branch, Const, describe
 from pyg_fullgraph.capture.failures import ONLY_IN_A_TRACE, first_of
+from pyg_fullgraph.capture.kinds import unknown_kinds
 from pyg_fullgraph.capture.required import is_edge_list, misshapen, shape_of
 from pyg_fullgraph.capture.signature import Leaf, Signature
 from pyg_fullgraph.errors import FullGraphError
@@ -49,6 +51,10 @@ def mistake(model: torch.nn.Module, signature: Signature, sizes: Mapping[str, in
         if isinstance(value, np.ndarray):
             name = describe(path)
             return f"{name} is a numpy array; pass a tensor: torch.from_numpy({name})."
+    if error is not None and (
+        text := unknown_kinds(model, signature.spec, inspect.signature(model.forward).parameters)
+    ):
+        return text
     if not sizes:
         return ""
     return _edges(signature.leaves, sizes) or _types(model, signature.leaves, sizes)

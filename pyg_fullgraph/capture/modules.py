@@ -28,6 +28,11 @@ def check_ready(model: torch.nn.Module) -> None:
     training = [
         name or type(model).__name__ for name, module in model.named_modules() if getattr(module, "training", False)
     ]
+    if training and all("parametrizations" in name for name in training):
+        raise InputError(
+            f"'{training[0]}' is in train mode: it was registered (weight_norm, spectral_norm) after model.eval(). "
+            "Call model.eval() again."
+        )
     if training:
         raise InputError(
             f"The model is in train mode ({len(training)} modules, '{training[0]}' first): dropout and "

@@ -213,6 +213,18 @@ def _real(make: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
     return made
 
 
+def _diagonal(watch: Watch, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`x.fill_diagonal_(value)`: torch asks for plain sizes and writes through a view; here through a mask."""
+    x, value = args[0], args[1] if len(args) > 1 else kwargs["fill_value"]
+    if x.dim() != 2 or kwargs.get("wrap", len(args) > 2 and args[2]):
+        advice = "Write `torch.where(mask, value, x)` with a mask of the diagonal."
+        return watch.guess_or_refuse(
+            x, "`fill_diagonal_`", "of more than two axes, or wrapped, has no exact form", advice
+        )
+    row, column = (torch.arange(size, device=x.device) for size in x.shape)
+    return x.masked_fill_(row.unsqueeze(1) == column, value)
+
+
 def _text(watch: Watch, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """`print(tensor)`: harmless, but it prints while tracing only, and no values."""
     if not is_discarded(inside_forward()):
@@ -261,6 +273,7 @@ _READERS: dict[Any, Replacement] = {
     Tensor.__array__: _values("numpy.asarray(tensor)", _real(lambda tensor: tensor.numpy())),
     Tensor.__repr__: _text,
     Tensor.__format__: _text,
+    Tensor.fill_diagonal_: _diagonal,
 }
 
 

@@ -36,6 +36,11 @@ def evaluating(model: torch.nn.Module, force_eval: bool) -> Iterator[None]:
     """
     training = [(name, module) for name, module in model.named_modules() if module.training]
     if training and not force_eval:
+        if all("parametrizations" in name for name, _ in training):
+            raise InputError(
+                f"'{training[0][0]}' is in training mode: it was registered (weight_norm, spectral_norm) after "
+                "model.eval(). Call model.eval() again, or pass force_eval=True."
+            )
         name, module = training[0]
         part = "The model is" if not name else f"{label(name, module)} is"
         raise InputError(
@@ -95,7 +100,12 @@ def _fan_out(loader: Any) -> list[int]:
 def _is_subset(loader: Any) -> bool:
     """Whether the loader has seeds, and fewer than there are nodes."""
     seeds, data = getattr(loader, "input_nodes", None), getattr(loader, "data", None)
-    if seeds is None or not isinstance(data, Data) or ("x" not in data and "num_nodes" not in data):
+    if seeds is None:
+        return False
+    if isinstance(data, HeteroData):  # all nodes of one type, or some: the others never are seeds
+        kind, seeds = seeds if isinstance(seeds, tuple) else (seeds, None)
+        return seeds is not None and kind in data.node_types and len(loader.dataset) < (data[kind].num_nodes or 0)
+    if not isinstance(data, Data) or ("x" not in data and "num_nodes" not in data):
         return False
     return isinstance(seeds, Tensor) and len(loader.dataset) < (data.num_nodes or 0)
 

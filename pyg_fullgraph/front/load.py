@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import pickle
 import sys
 import traceback
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from pyg_fullgraph.errors import InputError
 
@@ -90,10 +90,19 @@ def _build(found: Any, spec: str, data: Any) -> torch.nn.Module:
     try:
         model = found(data) if required else found()
     except Exception as error:  # the user's function may raise anything
-        raise InputError(f"--model {spec} failed: {_where(error)}") from error
+        raise InputError(f"--model {spec} failed: {_where(error)}{_lacking(data, error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"--model {spec} returned a {type(model).__name__}, not a torch.nn.Module.")
     return model
+
+
+def _lacking(data: Any, error: Exception) -> str:
+    """What the graph does not have, where that may be why a function that was given it failed."""
+    if not isinstance(data, Data) or data.x is not None or not isinstance(error, (AttributeError, TypeError)):
+        return ""
+    name = getattr(data, "name", None)
+    keys = [str(key) for key in data.to_dict() if key != "name"]
+    return f". The graph{f' {name!r}' if name else ''} has no x (has: {', '.join(keys)})"
 
 
 def load_weights(model: torch.nn.Module, path: str | Path) -> None:
@@ -107,7 +116,9 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> None:
         raise InputError(f"--weights {path}: there is no such file.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # text and other files make the reader raise anything
+        if path.stat().st_size == 0:
+            raise InputError(f"--weights {path} is empty.") from error
         raise InputError(
             f"--weights {path} holds more than tensors, or was not written by torch.save. Save the state "
             "dict: torch.save(model.state_dict(), path)."
