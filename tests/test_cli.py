@@ -127,6 +127,12 @@ FAILURES: dict[str, tuple[list[str], dict[str, str], str]] = {
     "node out of range": (["--nodes", "{}/far.txt"], {}, "nodes= holds node 50"),
     "words for nodes": (["--nodes", "{}/my_model.py"], {}, "must hold whole node numbers"),
     "no threads": (["--threads", "0"], {}, "--threads must be at least 1"),
+    "text for weights": (["--weights", "{}/my_model.py"], {}, "my_model.py holds more than tensors"),
+    "an empty file": ([], {"graph": "empty.npz"}, "empty.npz is empty"),
+    "text for a graph": ([], {"graph": "text.pt"}, "text.pt is not a file written by torch.save"),
+    "features of another type": ([], {"graph": "double.npz"}, "x is float64, the parameters are float32"),
+    "edges of another type": ([], {"graph": "floats.npz"}, "floats.npz is float64 [2, 3]; it must be int64"),
+    "no features": ([], {"graph": "bare.npz", "model": "looks.py:build"}, "'bare' has no x (has: edge_index"),
     "a pair in .npy": ([], {"model": "my_model.py:Pair"}, "Use --out"),
 }
 
@@ -137,6 +143,13 @@ def test_mistakes_are_explained_without_a_traceback(
 ) -> None:
     (folder / "broken.py").write_text("def build(:\n")
     (folder / "far.txt").write_text("50")
+    (folder / "empty.npz").touch()
+    (folder / "text.pt").write_text("hello, this is no graph")
+    (folder / "looks.py").write_text("def build(data):\n    return data.x.size(1)\n")
+    edges, x = np.array([[0, 1, 2], [1, 2, 0]]), np.ones((3, 6))
+    np.savez(folder / "double.npz", edge_index=edges, x=x)
+    np.savez(folder / "floats.npz", edge_index=edges / 2, x=x)
+    np.savez(folder / "bare.npz", edge_index=edges)
     torch.save({"weight": torch.ones(1)}, folder / "wrong.pt")
     torch.save(3, folder / "number.pt")
     more, named, text = FAILURES[case]
@@ -144,6 +157,14 @@ def test_mistakes_are_explained_without_a_traceback(
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and text in shown and "Traceback" not in shown
     assert not (folder / named.get("out", "out.npy")).exists()
+
+
+def test_what_a_model_raises_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["import torch", "class Broken(torch.nn.Module):", "    def forward(self, x, edge_index):"]
+    (folder / "raises.py").write_text("\n".join([*lines, "        raise KeyError('no')"]))
+    assert infer(folder, model="raises.py:Broken") in (1, 2)
+    shown = capsys.readouterr().err
+    assert "error: " in shown and "KeyError" in shown and "Traceback" not in shown
 
 
 def test_a_failed_write_leaves_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
