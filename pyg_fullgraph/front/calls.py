@@ -57,6 +57,7 @@ class Given:
         flags: PyG's ``progress_bar``, then ``cache``.
         named: arguments for forward by name.
         dtype: the floating point type asked for.
+        as_edges: whether sparse matrices are edges and dense features here, not what forward is handed.
     """
 
     data: Data | HeteroData | None = None
@@ -67,6 +68,7 @@ class Given:
     flags: list[bool] = field(default_factory=list)
     named: dict[str, Any] = field(default_factory=dict)
     dtype: torch.dtype | None = None
+    as_edges: bool = False
 
     @property
     def num_nodes(self) -> int | None:
@@ -90,6 +92,9 @@ def sort_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], forward: Forw
         InputError: if an argument is of no known kind, or two of one kind were passed.
     """
     given = Given()
+    if _by_position(args, forward):
+        given.named.update(zip(forward.positional, args, strict=False))
+        args = args[len(forward.positional) :]
     for value in args:
         _take(given, value, f"a positional argument of type {_type_name(value)}", forward)
     for name, value in kwargs.items():
@@ -111,6 +116,28 @@ def sort_arguments(args: Sequence[Any], kwargs: Mapping[str, Any], forward: Forw
                 f"embedding_device, progress_bar, nodes, verify, fallback, threads, home, out, force_eval."
             )
     return given
+
+
+def _by_position(args: Sequence[Any], forward: Forward) -> bool:
+    """Whether the arguments are sparse matrices and tensors that are told apart by their places alone."""
+    groups = [value for value in args if isinstance(value, (list, tuple, dict)) and holds_matrix(value)]
+    tensors = all(value is None or isinstance(value, Tensor) for value in args if not any(value is g for g in groups))
+    if not tensors or forward.data is not None:
+        return False
+    graphs = [value for value in args if _is_graph(value)]
+    several = len(graphs) > 1 or forward.graph is None
+    return bool(groups) or (several and any(is_sparse_adjacency(value) for value in graphs))
+
+
+def holds_matrix(value: Any) -> bool:
+    """Whether an argument is a sparse matrix, or has one in it."""
+    if isinstance(value, (Data, HeteroData)):
+        return any(holds_matrix(item) for store in value.stores for item in store.values())
+    if isinstance(value, Mapping):
+        return any(holds_matrix(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(holds_matrix(item) for item in value)
+    return is_sparse_adjacency(value)
 
 
 def _take(given: Given, value: Any, what: str, forward: Forward) -> None:

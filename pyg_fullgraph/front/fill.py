@@ -5,6 +5,7 @@ What was passed by name wins over what was passed by type, and that over what th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from pyg_fullgraph.errors import InputError
-from pyg_fullgraph.front.calls import Given, is_layered
+from pyg_fullgraph.front.calls import Given, holds_matrix, is_layered
 from pyg_fullgraph.front.forward import OPTIONAL_FROM_DATA, Forward
 from pyg_fullgraph.front.sparse import Adjacency, read_adjacency
 from pyg_fullgraph.front.uses import edge_layers_want, layers_of, uses
@@ -41,6 +42,11 @@ class Call:
     source: torch.device = field(default_factory=lambda: torch.device("cpu"))
     passed: tuple[str, ...] = ()
     assumed: str | None = None
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether forward is handed a sparse matrix."""
+        return any(holds_matrix(value) for value in (*self.args, *self.kwargs.values()))
 
 
 def fill(given: Given, forward: Forward, model: torch.nn.Module) -> Call:
@@ -78,28 +84,28 @@ def _whole(given: Given, forward: Forward) -> tuple[Any, Adjacency | None]:
         if given.graph is None or not given.tensors:
             raise InputError(f"{forward} takes a whole Data object, but none was passed. Call inference(model, data).")
         data = Data()
-    data = type(data)() if not data.keys() else _shallow(data)
+    data = type(data)() if not data.keys() else data.__copy__()
     if given.tensors:
         data.x = _rows(given.tensors[0], given)
     if given.graph is not None:
         data.edge_index = given.graph
     if isinstance(data, HeteroData):
         return data, None
+    if given.as_edges and isinstance(data.x, Tensor) and data.x.layout != torch.strided:
+        data.x = data.x.to_dense()
     adjacency = None
     for name in ("adj_t", "edge_index"):
         graph = getattr(data, name, None)
-        if is_sparse_adjacency(graph):
+        if is_sparse_adjacency(graph) and not _is_kept(graph, given):
             adjacency = read_adjacency(graph, f"data.{name}")
             setattr(data, name, adjacency.edge_index)
     return data, adjacency
 
 
-def _shallow(data: Any) -> Any:
-    """A copy of a data object that shares its tensors, with dense features."""
-    copied = data.__copy__()
-    if isinstance(copied, Data) and isinstance(copied.x, Tensor) and copied.x.layout != torch.strided:
-        copied.x = copied.x.to_dense()
-    return copied
+def _is_kept(graph: Any, given: Given) -> bool:
+    """Whether a matrix is handed to forward as it is, not as edges."""
+    capturable = isinstance(graph, Tensor) or "torch_sparse" in sys.modules
+    return not given.as_edges and capturable and is_sparse_adjacency(graph)
 
 
 def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.nn.Module) -> Adjacency | None:
@@ -120,12 +126,12 @@ def _graph(values: dict[str, Any], given: Given, forward: Forward, model: torch.
     adjacency = None
     if is_scipy(graph):
         graph = _scipy(graph, values, forward)
-    elif is_sparse_adjacency(graph):
+    elif is_sparse_adjacency(graph) and (forward.layered or not _is_kept(graph, given)):
         adjacency = read_adjacency(graph, name)
         graph = adjacency.edge_index
     elif isinstance(graph, Mapping):
-        graph = {key: _typed_edges(key, edges) for key, edges in graph.items()}
-    if forward.layered and not is_layered(graph):
+        graph = {key: edges if _is_kept(edges, given) else _typed_edges(key, edges) for key, edges in graph.items()}
+    if forward.layered and not is_layered(graph) and not holds_matrix(graph):
         graph = _layers(graph, given, model, forward)
     values[name] = graph
     return adjacency
@@ -153,6 +159,9 @@ def _meant_as_edges(name: str, tensors: Sequence[Any]) -> str:
 
 def _graph_of_data(data: Any, name: str) -> Any:
     """``edge_index`` or ``adj_t`` of the data; the one that forward names first."""
+    own = None if isinstance(data, HeteroData) else getattr(data, name, None)
+    if own is not None:
+        return own
     order = ("adj_t", "edge_index") if name.startswith("adj_t") else ("edge_index", "adj_t")
     for key in order:
         if isinstance(data, HeteroData):
@@ -277,7 +286,8 @@ def _optional(
             if wanted:
                 passed.append(name)
     optional = "edge_attr" in forward.parameters and not forward.required("edge_attr")
-    if optional and "edge_attr" not in values and adjacency is None:
+    of_matrix = adjacency is not None or is_sparse_adjacency(values.get(forward.graph or ""))
+    if optional and "edge_attr" not in values and not of_matrix:
         layer = edge_layers_want(model)
         if layer is not None:
             raise InputError(
@@ -297,7 +307,7 @@ def _require(values: dict[str, Any], given: Given, forward: Forward) -> None:
             f"{missing[0]}=... to inference.{hint}"
         )
     graph = values.get(forward.graph) if forward.graph is not None else None
-    if not isinstance(graph, Tensor) or graph.dim() != 2:
+    if not isinstance(graph, Tensor) or graph.dim() != 2 or graph.layout != torch.strided:
         return
     for name, value in values.items():
         if name not in ("edge_weight", "edge_attr", "edge_type") or not isinstance(value, Tensor):
@@ -338,9 +348,9 @@ def _found(data: Any) -> str:
 
 
 def _rows(value: Any, given: Given) -> Any:
-    """Features as a dense tensor: arrays and stores of rows are read, sparse tensors made dense."""
+    """Features as a tensor: arrays and stores of rows are read, sparse tensors kept where forward may take them."""
     if isinstance(value, Tensor):
-        return value if value.layout == torch.strided else value.to_dense()
+        return value if value.layout == torch.strided or not given.as_edges else value.to_dense()
     if isinstance(value, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data.data import BaseData
 
 from pyg_fullgraph.capture.returned import mapped
-from pyg_fullgraph.errors import FullGraphMismatch, GraphError, InputError
+from pyg_fullgraph.errors import CaptureError, FullGraphMismatch, GraphError, InputError
 from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
 from pyg_fullgraph.front.fill import Call, fill, no_features
@@ -22,6 +22,7 @@ from pyg_fullgraph.front.notes import LOGGER, tell_differences, tell_passed
 from pyg_fullgraph.front.output import check_target, save
 from pyg_fullgraph.front.sparse import VALUE, ValuedModel, carriers
 from pyg_fullgraph.front.through import is_method
+from pyg_fullgraph.front.uses import message_layers
 from pyg_fullgraph.nn.function import as_module
 from pyg_fullgraph.ops.forked import survives_fork
 from pyg_fullgraph.runtime.results import copied
@@ -97,7 +98,12 @@ class Prepared:
 
 
 def prepare(
-    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options = Options()
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    options: Options = Options(),
+    *,
+    as_edges: bool = False,
 ) -> Prepared:
     """Returns the call of forward that the arguments of ``inference`` stand for, after all checks.
 
@@ -106,6 +112,7 @@ def prepare(
         args: positional arguments, recognised by type (`sort_arguments`).
         kwargs: named arguments of forward, and those known from PyG's ``inference``.
         options: how to run.
+        as_edges: hand sparse matrices to forward as edges, their values to the layers, and features as dense tensors.
 
     Raises:
         InputError: if an argument is missing, unknown, or does not fit the model.
@@ -118,8 +125,9 @@ def prepare(
     options = _with_given(options, given)
     if options.device is not None:
         given.devices = [as_device(options.device)]
+    given.as_edges = as_edges
     call = fill(given, forward, model)
-    if given.loader is not None:
+    if given.loader is not None and not as_edges:
         warn_about_loader(given.loader)
     check_width(model, forward, call, given)
     target, args, kwargs = _target(model, forward, call)
@@ -183,16 +191,50 @@ def run(
         tell_passed(prepared.model, prepared.call.passed)
         if isinstance(options.out, (str, Path)):
             check_target(options.out)
-        nodes = Nodes.of(options.nodes)
-        engine = engine_of(prepared, build)
-        engine.verify = _VERIFY[options.verify]
-        before = engine.verification, len(engine.notes)
-        try:
-            with _perhaps_without_features(prepared):
-                result = engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
-        finally:  # a note of a call that failed is not noted again
-            _tell(prepared, engine, *before)
+        result = _either(prepared, args, kwargs, lambda call: _called(call, build))
     return _delivered(result, prepared.call.source, options)
+
+
+def _called(prepared: Prepared, build: Build) -> Any:
+    """What the engine gives for a prepared call."""
+    options, engine = prepared.options, engine_of(prepared, build)
+    engine.verify = _VERIFY[options.verify]
+    before = engine.verification, len(engine.notes)
+    try:
+        nodes = Nodes.of(options.nodes)
+        with _perhaps_without_features(prepared):
+            return engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
+    finally:  # a note of a call that failed is not noted again
+        _tell(prepared, engine, *before)
+
+
+def _either(prepared: Prepared, args: Sequence[Any], kwargs: Mapping[str, Any], call: Callable[[Prepared], Any]) -> Any:
+    """A call with sparse matrices as forward gets them; where that cannot be captured, as edges and dense features.
+
+    Args:
+        prepared: the call.
+        args, kwargs: it was prepared of these.
+        call: what to do with it.
+
+    Raises:
+        CaptureError: neither can be, and the options do not say to run the model's own forward. It is about the first.
+    """
+    options = prepared.options
+    if not prepared.call.has_matrix:
+        return call(prepared)
+    try:
+        return call(replace(prepared, options=replace(options, fallback="error")))
+    except CaptureError as error:
+        refused = error
+    try:
+        edges = prepare(prepared.model, args, kwargs, replace(options, fallback="error"), as_edges=True)
+        if edges.call.has_matrix or (edges.call.adjacency is not None and not any(message_layers(prepared.model))):
+            raise refused
+        return call(edges)
+    except (CaptureError, InputError):
+        if options.fallback == "error":
+            raise refused from None
+    return call(prepared)
 
 
 def as_model(model: Any) -> torch.nn.Module:
@@ -280,7 +322,7 @@ def explain(
     model = as_model(model)
     with evaluating(unwrap(model), options.force_eval):
         prepared = prepare(model, args, kwargs, options)
-        return engine_of(prepared, build).explain(*prepared.args, **prepared.kwargs)
+        return _either(prepared, args, kwargs, lambda p: engine_of(p, build).explain(*p.args, **p.kwargs))
 
 
 def forget_engines(model: torch.nn.Module) -> None:

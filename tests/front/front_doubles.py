@@ -10,7 +10,9 @@ from torch.utils import _pytree as pytree
 from torch_geometric.data import Data
 
 from pyg_fullgraph.capture.signature import bind
+from pyg_fullgraph.errors import CaptureError
 from pyg_fullgraph.front.attempts import Verification
+from pyg_fullgraph.front.calls import holds_matrix
 from pyg_fullgraph.front.verify import Inputs, verify
 
 NUM_NODES, NUM_EDGES, COLUMNS = 40, 150, 6
@@ -73,3 +75,12 @@ class EagerEngine:
             result = result.clone()
             result[:, 0] += self.wrong
         return result
+
+
+class NoMatrices(EagerEngine):
+    """An engine that captures no forward on a sparse matrix."""
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        if holds_matrix([*args, *kwargs.values()]):
+            raise CaptureError("no matrices here")
+        return super().run(*args, **kwargs)

@@ -92,7 +92,11 @@ def _of_dense(watch: Watch, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 def _edge_product(watch: Watch, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`edge_index @ x` where `edge_index` was made by `EdgeIndex(...)`."""
     edges = getattr(args[0], "edges", None)
-    return func(*args, **kwargs) if edges is None else edges.matmul(*args[1:], **kwargs)
+    if edges is not None:
+        return edges.matmul(*args[1:], **kwargs)
+    if func is torch.sparse.mm and len(args) == 2 and not any(is_matrix(arg) for arg in args):
+        return torch.mm(*args)  # as torch does for two dense ones
+    return func(*args, **kwargs)
 
 
 SPARSE: dict[Any, Replacement] = {

@@ -24,6 +24,10 @@ ADVICE = (
     "Compute with edge_index and edge weights (propagate(), or torch_geometric.utils.scatter of x[edge_index[0]] by "
     "edge_index[1]), or build the matrix outside of the model."
 )
+_MULTIPLY_BEFORE = (
+    "Multiply one after the other, a @ (b @ x), or pass the product of the matrices to forward; fallback='eager' runs the "
+    "model's own forward."
+)
 _LAYOUTS = {"coo": torch.sparse_coo, "csr": torch.sparse_csr, "csc": torch.sparse_csc}
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "amax", "max": "amax", "amin": "amin", "min": "amin"}
 
@@ -87,13 +91,13 @@ class Matrix(_Base):
     ) -> Any:
         return _among(args, kwargs or {}).refuse(_name(func))
 
-    def refuse(self, name: str) -> Any:
+    def refuse(self, name: str, advice: str = ADVICE) -> Any:
         """Write down that an operation is not known for a sparse matrix.
 
         Raises:
             CaptureError: always.
         """
-        self._watch.refuse(f"`{name}` of a sparse matrix", "is not captured inside of a forward", ADVICE)
+        self._watch.refuse(f"`{name}` of a sparse matrix", "is not captured inside of a forward", advice)
 
     def like(self, **changed: Any) -> Matrix:
         """The same matrix but for some of its parts."""
@@ -300,7 +304,7 @@ class Matrix(_Base):
     def product(self, x: Tensor, reduce: str = "sum") -> Tensor:
         """`self @ x`: each row the sum (mean, ...) of its entries' values times rows of x."""
         if is_matrix(x):
-            return self.refuse("product with another sparse matrix")
+            return self.refuse("product with another sparse matrix", _MULTIPLY_BEFORE)
         if len(self._entry) != 2 or self.dense_dim() or reduce not in _REDUCES:
             return self.refuse("product")
         columns, rows = self._size[1], x.shape[0]
