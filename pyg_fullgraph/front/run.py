@@ -197,11 +197,11 @@ def run(
 
 def _called(prepared: Prepared, build: Build) -> Any:
     """What the engine gives for a prepared call."""
-    options, engine = prepared.options, engine_of(prepared, build)
+    options, nodes = prepared.options, Nodes.of(prepared.options.nodes)
+    engine = engine_of(prepared, build)
     engine.verify = _VERIFY[options.verify]
     before = engine.verification, len(engine.notes)
     try:
-        nodes = Nodes.of(options.nodes)
         with _perhaps_without_features(prepared):
             return engine(*prepared.args, nodes=nodes, progress=options.progress_bar, **prepared.kwargs)
     finally:  # a note of a call that failed is not noted again

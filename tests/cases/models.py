@@ -248,7 +248,7 @@ OTHERS = [
            with_constants(plain("batch"), batch_size=3)),
     _model("LPFormer", lambda: gnn.LPFormer(F_IN, 12), lambda graph: (
         (graph[1][:, :5], features(graph[0]), graph[1], torch.rand(graph[0], graph[0]).to_sparse()), {}),
-        refused="'ppr_matrix' is a sparse matrix", why="an argument is a sparse matrix"),
+        refused="`index_select` of a sparse matrix", why="picks rows of a sparse matrix by number"),
     _model("SGFormer-cat", lambda: gnn.SGFormer(F_IN, 12, F_OUT, 1, 2, gnn_num_layers=1, aggregate="cat"),
            plain("batch")),
     _model("Polynormer-local", lambda: gnn.Polynormer(F_IN, 12, F_OUT, 2, 1, heads=2, local_attn=True, pre_ln=True,

@@ -285,15 +285,28 @@ def test_other_tracers_see_an_ordinary_layer(graph: tuple[Tensor, Tensor], told:
 
 
 def test_a_reason_is_told_once(graph: tuple[Tensor, Tensor], told: Callable[[], list[str]]) -> None:
-    layer = fg.nn.GCNConv(8, 8).eval()
-    x, edges = graph
+    class Branching(gnn.SAGEConv):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return super().forward(x if x.sum() > 0 else -x, edge_index)
+
+    layer = fg.nn.wrap(Branching(8, 8)).eval()
+    with torch.no_grad():
+        expected = fg.nn.unwrap(copy.deepcopy(layer))(*graph)
+        for _ in range(3):
+            assert torch.equal(layer(*graph), expected)
+    (note,) = told()
+    assert note.startswith("Branching(8, 8, aggr=mean) runs its own forward, not the engine") and "decision" in note
+
+
+@pytest.mark.parametrize("conv", [fg.nn.GCNConv, fg.nn.SAGEConv])
+def test_matrices(
+    conv: Callable[..., torch.nn.Module], graph: tuple[Tensor, Tensor], told: Callable[[], list[str]]
+) -> None:
+    layer, (x, edges) = conv(8, 8).eval(), graph
     adj_t = to_torch_csr_tensor(edges.flip(0), size=(60, 60))
     with torch.no_grad():
-        expected = fg.nn.unwrap(copy.deepcopy(layer))(x, adj_t)
-        for _ in range(3):
-            assert torch.equal(layer(x, adj_t), expected)
-    (note,) = told()
-    assert note.startswith("GCNConv(8, 8) runs its own forward, not the engine") and "sparse" in note
+        close(layer(x, adj_t), fg.nn.unwrap(copy.deepcopy(layer))(x, adj_t))
+    assert served(layer) and not told()
 
 
 def test_hooks(graph: tuple[Tensor, Tensor], told: Callable[[], list[str]]) -> None:

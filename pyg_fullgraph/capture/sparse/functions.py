@@ -205,6 +205,8 @@ FUNCTIONS |= {
     torch.sparse.log_softmax: _log_softmax,
     torch.is_floating_point: _method("is_floating_point"),
     torch.clone: _method("clone"),
+    Tensor.int: lambda a: a.to(torch.int32),
+    Tensor.bool: lambda a: a.to(torch.bool),
 }
 for _name in ("abs", "sqrt", "relu", "square", "sin", "tanh", "ceil", "floor", "round", "sign", "expm1", "log1p"):
     FUNCTIONS[getattr(torch, _name)] = _elementwise(getattr(torch, _name))

@@ -25,8 +25,8 @@ ADVICE = (
     "edge_index[1]), or build the matrix outside of the model."
 )
 _MULTIPLY_BEFORE = (
-    "Multiply one after the other, a @ (b @ x), or pass the product of the matrices to forward; fallback='eager' runs the "
-    "model's own forward."
+    "Multiply one after the other, a @ (b @ x), or pass the product of the matrices to forward; fallback='eager' runs "
+    "the model's own forward."
 )
 _LAYOUTS = {"coo": torch.sparse_coo, "csr": torch.sparse_csr, "csc": torch.sparse_csc}
 _REDUCES = {"sum": "sum", "add": "sum", "mean": "mean", "amax": "amax", "max": "amax", "amin": "amin", "min": "amin"}
