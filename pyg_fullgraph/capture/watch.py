@@ -33,6 +33,7 @@ from pyg_fullgraph.capture.problems import Problem, Problems
 from pyg_fullgraph.capture.required import Required
 from pyg_fullgraph.capture.where import Tracker, inside_forward
 from pyg_fullgraph.errors import CaptureError
+from pyg_fullgraph.graph.convert import SPARSE_LAYOUTS
 
 #: Stands in for a function: called as `replacement(watch, function, args, kwargs)`.
 Replacement = Callable[["Watch", Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -83,6 +84,12 @@ class Watch(TorchFunctionMode):
             self.values += [arg for arg in args if isinstance(arg, Tensor)]
             with _disable_current_modes():
                 return func(*args, **kwargs)
+        if any(_is_stray_matrix(value) for value in (*args, *kwargs.values())):
+            what, why = (
+                "a sparse matrix",
+                "is neither an argument nor held by a module, so its entries would not be read again",
+            )
+            self.refuse(what, why, "Pass it to forward, or keep it on the model: self.adj = adj.")
         replacement = self._replacements.get(func) or self._replacements.get(getattr(func, "namespace", None))
         replacement = replacement or self._replacements.get(_namespace(func))
         try:
@@ -156,6 +163,11 @@ class Watch(TorchFunctionMode):
     def relies_on(self, question: sympy.Expr, answer: bool) -> None:
         """Remember what a branch of the forward took for granted of the sizes; see `Traced.differs`."""
         self.relied.setdefault((question, answer), self.tracker.place().where)
+
+
+def _is_stray_matrix(value: Any) -> bool:
+    """Whether a value is a real sparse tensor: those of arguments and attributes have stand-ins."""
+    return type(value) in (Tensor, torch.nn.Parameter) and value.layout in SPARSE_LAYOUTS
 
 
 def _namespace(func: Any) -> str | None:

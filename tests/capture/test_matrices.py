@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -309,6 +311,120 @@ def test_matrix_of_a_module_inside_and_an_argument() -> None:
     for adj in (coo(), coo(seed=1, count=44)):
         close(engine(x, adj), model(x, adj))
         checked(engine)
+
+
+class Anywhere(nn.Module):
+    """Matrices in objects, in a class, and deep in containers."""
+
+    of_class = coo(seed=11)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dataset, self.args = Dataset(coo(seed=12)), types.SimpleNamespace(adj=coo(seed=13))
+        self.deep = [[{"a": ((coo(seed=14),),)}]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.of_class @ x + torch.sparse.mm(self.dataset.graph, x) + torch.spmm(self.args.adj, x)
+        again = torch.sparse.FloatTensor(self.args.adj.indices(), self.args.adj.values(), self.args.adj.size())
+        return h + self.deep[0][0]["a"][0][0].t() @ x + again @ x
+
+
+class Dataset:
+    def __init__(self, graph: Tensor) -> None:
+        self.graph = graph
+
+
+def test_objects_and_classes() -> None:
+    model, x = Anywhere().eval(), torch.randn(N, FEATURES)
+    engine = fg.compile(model)
+    close(engine(x), model(x))
+    checked(engine)
+    for held in (model.of_class, model.dataset.graph, model.args.adj, model.deep[0][0]["a"][0][0]):
+        assert type(held) is Tensor
+        held.values().mul_(2)
+        close(engine(x), model(x))
+    model.dataset.graph = coo(seed=20, count=33)
+    model.of_class = coo(seed=21)  # type: ignore[misc]
+    close(engine(x), model(x))
+    model.dataset = Dataset(coo(seed=22).to_sparse_csr())
+    close(engine(x), model(x))
+    assert "of_class" in vars(model) and Anywhere.of_class is not model.of_class
+
+
+OUTSIDE = coo(seed=30)
+
+
+class ReadsOutside(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(OUTSIDE, x)
+
+
+def test_of_no_module_is_refused() -> None:
+    model, x = ReadsOutside().eval(), torch.randn(N, FEATURES)
+    with pytest.raises(CaptureError, match=r"neither an argument nor held by a module.*Pass it to forward"):
+        fg.compile(model)(x)
+    close(fg.compile(model, fallback="eager")(x), model(x))
+
+
+class SparseTensor:
+    """As much of torch_sparse's class as these tests ask for."""
+
+    def __init__(
+        self,
+        row: Tensor | None = None,
+        rowptr: Tensor | None = None,
+        col: Tensor | None = None,
+        value: Tensor | None = None,
+        sparse_sizes: Any = None,
+        is_sorted: bool = False,
+        trust_data: bool = False,
+    ) -> None:
+        self.parts, self.sizes = (row, col, value), sparse_sizes
+
+    def coo(self) -> Any:
+        return self.parts
+
+    def sparse_sizes(self) -> Any:
+        return self.sizes
+
+    def t(self) -> SparseTensor:
+        row, col, value = self.parts
+        return SparseTensor(row=col, col=row, value=value, sparse_sizes=self.sizes[::-1])
+
+    def matmul(self, x: Tensor) -> Tensor:
+        row, col, value = self.parts
+        messages = x[col] if value is None else value.view(-1, 1) * x[col]
+        return torch.zeros(self.sizes[0], x.size(1)).index_add(0, row, messages)
+
+    __matmul__ = matmul
+
+
+@pytest.mark.parametrize("valued", [True, False], ids=["values", "no values"])
+def test_sparse_tensors(valued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("torch_sparse")
+    package.SparseTensor, package.matmul = SparseTensor, SparseTensor.matmul  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_sparse", package)
+
+    def sparse(matrix: Tensor) -> SparseTensor:
+        row, col = matrix.indices()
+        return SparseTensor(
+            row=row, col=col, value=matrix.values() if valued else None, sparse_sizes=tuple(matrix.shape)
+        )
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.adj_t = sparse(coo(seed=5))
+
+        def forward(self, x: Tensor, adj: Any) -> Tensor:
+            return self.adj_t.t() @ torch.relu(adj.matmul(x))
+
+    model, x = Both().eval(), torch.randn(N, FEATURES)
+    engine = fg.compile(model)
+    close(engine(x, sparse(coo())), model(x, sparse(coo())))
+    checked(engine)
+    model.adj_t = sparse(coo(seed=7, count=40))
+    close(engine(x, sparse(coo(count=25))), model(x, sparse(coo(count=25))))
 
 
 def squared(x: Tensor, adj: Tensor) -> Tensor:

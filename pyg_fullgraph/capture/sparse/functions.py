@@ -303,10 +303,21 @@ def _diagonal(watch: Watch) -> Any:
     return diagonal
 
 
+def _legacy(watch: Watch, dtype: torch.dtype) -> Any:
+    """`torch.sparse.FloatTensor(indices, values, size)`, of old code."""
+
+    def made(indices: Tensor, values: Tensor, *size: Any) -> Matrix:
+        return _coo(watch, None, (indices, values, *size), {"dtype": dtype})
+
+    return made
+
+
 @contextlib.contextmanager
 def sparse_names(watch: Watch) -> Iterator[None]:
     """While tracing: constructors that are classes or helpers, wherever their name is bound."""
     with contextlib.ExitStack() as stack:
+        for name, dtype in (("FloatTensor", torch.float32), ("DoubleTensor", torch.float64)):
+            stack.enter_context(replaced(torch.sparse, name, _legacy(watch, dtype)))
         stack.enter_context(replaced(EdgeIndex, "__new__", staticmethod(_edge_index(watch))))
         diagonal = getattr(torch_geometric.utils.sparse, "get_sparse_diag", None)
         for module, key in bound_to(diagonal) if diagonal is not None else ():

@@ -248,10 +248,17 @@ class SparseMatrix:
         before, cls._pretends = cls._pretends, kind
         with contextlib.ExitStack() as stack:
             stack.callback(setattr, cls, "_pretends", before)
+            if "__new__" not in vars(kind):  # Python does not make a class whose `__new__` was deleted as before
+                kind.__new__ = staticmethod(_plain_new)
             stack.enter_context(replaced(kind, "__new__", staticmethod(new)))
             for module, key in bound_to(package.matmul):
                 stack.enter_context(replaced(module, key, matmul))
             yield
+
+
+def _plain_new(cls: type, *args: Any, **kwargs: Any) -> Any:
+    """What makes an object of a class without a `__new__` of its own."""
+    return object.__new__(cls)
 
 
 def _count(index: Tensor) -> Any:
