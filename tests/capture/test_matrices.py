@@ -95,6 +95,10 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "row sums": lambda a, x: torch.sparse.mm(a, x) / (torch.sparse.sum(a, dim=1).to_dense().view(-1, 1) + 1),
     "coalesced": lambda a, x: torch.sparse.mm(a.coalesce(), x),
     "softmax": lambda a, x: torch.sparse.softmax(a.coalesce(), dim=1) @ x,
+    "dropout and relu": lambda a, x: F.relu(F.dropout(a, 0.5, training=False)) @ x,
+    "squares": lambda a, x: a.pow(2) @ x * a.numel() + torch.abs(a) @ x,
+    "below one another": lambda a, x: (torch.cat([a, a.t()]) @ x).view(2, -1, x.size(1)).sum(0),
+    "beside one another": lambda a, x: torch.cat([a, a.t()], 1) @ torch.cat([x, x + 1]),
     "its entries": lambda a, x: torch.zeros_like(x).index_add(
         0, a.coalesce().indices()[0], a.coalesce().values().view(-1, 1) * x[a.coalesce().indices()[1]]
     ),

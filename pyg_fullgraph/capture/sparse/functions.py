@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -166,6 +167,33 @@ def _log_softmax(a: Any, dim: int, dtype: torch.dtype | None = None) -> Any:
     return NotImplemented  # the logarithm of a softmax loses what torch keeps for very small ones
 
 
+def _dropout(a: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    return NotImplemented if training else a
+
+
+def _power(a: Any, exponent: Any) -> Any:
+    plain = is_matrix(a) and isinstance(exponent, (int, float)) and exponent > 0
+    return a.by_element(lambda value: value.pow(exponent)) if plain else NotImplemented
+
+
+def _joined(matrices: Any, dim: int = 0) -> Any:
+    """`torch.cat` of COO matrices: all entries, those of later ones moved."""
+    if not all(is_matrix(item) and item.layout == torch.sparse_coo and not item.dense_dim() for item in matrices):
+        return NotImplemented
+    dim %= 2
+    parts: list[list[Tensor]] = [[], []]
+    start: Any = 0
+    for item in matrices:
+        for i, entry in enumerate(item._entry):
+            parts[i].append(entry + start if i == dim else entry)
+        torch._check(item._size[1 - dim] == matrices[0]._size[1 - dim])
+        start = start + item._size[dim]
+    size = (start, matrices[0]._size[1]) if dim == 0 else (matrices[0]._size[0], start)
+    value = torch.cat([item._value for item in matrices])
+    indices = tuple(torch.cat(entries) for entries in parts)
+    return matrices[0].like(indices=indices, value=value, size=size, coalesced=False, exact=False, compressed=None)
+
+
 def _elementwise(function: Any) -> Handler:
     def by_element(a: Any, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented if args or kwargs else a.by_element(function)
@@ -205,6 +233,15 @@ FUNCTIONS |= {
     torch.sparse.log_softmax: _log_softmax,
     torch.is_floating_point: _method("is_floating_point"),
     torch.clone: _method("clone"),
+    torch.nn.functional.dropout: _dropout,
+    torch.nn.functional.relu: lambda a, inplace=False: NotImplemented if inplace else a.by_element(torch.relu),
+    torch.pow: _power,
+    Tensor.pow: _power,
+    Tensor.__pow__: _power,
+    Tensor.numel: lambda a: math.prod(a._size),
+    torch.numel: lambda a: math.prod(a._size),
+    torch.cat: _joined,
+    torch.concat: _joined,
     Tensor.int: lambda a: a.to(torch.int32),
     Tensor.bool: lambda a: a.to(torch.bool),
 }
