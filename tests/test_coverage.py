@@ -169,7 +169,7 @@ def _head() -> list[str]:
         "*not runnable*: its own forward fails here, for want of another package.",
         "A row says this of the configurations that it names, with the arguments that `tests/cases` passes: options, "
         "arguments and graphs of other forms are tried elsewhere in the tests, not counted here, and not promised by "
-        "this page. The first result of every call is compared with the model's own forward, whatever this page says.",
+        "this page. The first result of a trace is compared with the model's own forward, whatever this page says.",
         f"Of the {len(running)} classes of `conv` and `models` that run here, {len(exact)} are exact. "
         f"Of {len(checked)} configurations of all namespaces, {counts['exact']} are exact, {counts['refused']} refused "
         f"and {counts['not runnable']} not runnable: {share(checked):.1%} of those that run are exact.",

@@ -194,7 +194,10 @@ class _Raiser:
             dim = next((i for i, item in enumerate(args[1]) if item is not None), None)
             if dim is None or len([item for item in args[1] if item is not None]) != 1:
                 return None
-            return self._gather(node, args[0], dim, args[1][dim], val)
+            made = self._gather(node, args[0], dim, args[1][dim], val)
+            if made is not None:
+                self.program.wrapping.add(made.name)
+            return made
         if packet is aten.scatter_add:
             return self._reduce(node, args[0], args[1], args[2], args[3], "sum", val)
         if packet is aten.index_add and kwargs.get("alpha", 1) == 1 and len(args) == 4:

@@ -205,6 +205,7 @@ class Program:
         spaces: name of every symbolic size that is an input's (`N`, `E`, `N:paper`), for printing.
         notes: what the user should know of this capture.
         definers: data-dependent size -> the value whose evaluation determines it.
+        wrapping: gathers whose negative numbers count from the end, as in `x[index]`.
         likely: symbolic size -> a number to choose by, where results are the same either way; of the first graph.
     """
 
@@ -214,6 +215,7 @@ class Program:
     notes: list[str] = field(default_factory=list)
     definers: dict[sympy.Symbol, str] = field(default_factory=dict)
     likely: dict[sympy.Expr, int] = field(default_factory=dict)
+    wrapping: set[str] = field(default_factory=set)
     _fresh: int = 0
 
     def __iter__(self) -> Iterator[Value]:

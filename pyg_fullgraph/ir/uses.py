@@ -56,7 +56,7 @@ def uses_by(program: Program, value: Value) -> Iterator[Use]:
     """The indices that one value uses."""
     if value.op == "gather":
         table = program[value.args[0].name]
-        yield Use(value.name, value.args[1].name, table.space, True)
+        yield Use(value.name, value.args[1].name, table.space, True, value.name in program.wrapping)
     elif value.op == "reduce":
         yield Use(value.name, value.args[1].name, value.space, True)
     elif value.op == "softmax":

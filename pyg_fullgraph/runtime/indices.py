@@ -37,8 +37,27 @@ def check_indices(program: Program, structure: Structure) -> None:
             continue
         seen.add(key)
         size, numbers = _size(structure, use), structure.value(use.index)
-        if not in_range(numbers, size) and not (use.wraps and in_range(numbers + size, 2 * size)):
+        if in_range(numbers, size):
+            continue
+        if not use.wraps or not in_range(numbers + size, 2 * size) or not _wrapped(program, structure, use, size):
             raise GraphError(_explained(program, structure, use))
+
+
+def _wrapped(program: Program, structure: Structure, use: Use, size: int) -> bool:
+    """Count negative numbers of rows from the end, for kernels, where nothing else reads them; False where it does."""
+    if program[use.value].op != "gather":
+        return True  # torch does so itself
+    users = [value for value in program if use.index in value.refs()]
+    alike = all(value.name in program.wrapping and value.op == "gather" for value in users)
+    if (
+        not alike
+        or use.index in program.output_names()
+        or any(program[value.args[0].name].space != use.size for value in users)
+    ):
+        return False
+    numbers = structure.value(use.index)
+    structure.values[use.index] = torch.where(numbers < 0, numbers + size, numbers)
+    return True
 
 
 def _is_structure(program: Program, structure: Structure, use: Use) -> bool:

@@ -60,6 +60,14 @@ class Padded(torch.nn.Module):
         return score if self.filtered else score * known
 
 
+class Masked(Padded):
+    """Negative numbers count from the end, as in `x[-1]`, and are masked afterwards."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:
+        h = self.conv(x, edge_index)
+        return (h[pairs[0]] * h[pairs[1]]).sum(-1) * (pairs >= 0).all(dim=0)
+
+
 class Labelled(torch.nn.Module):
     """Picks rows of a parameter by integers of another kind."""
 
@@ -92,6 +100,7 @@ CASES: dict[str, tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]] = {
     "spans": (Spans(), (X, AROUND, torch.tensor([[100, 200, 300], [150, 260, 390]])), {}),
     "negative-spans": (Spans(), (X, AROUND, torch.tensor([[-7, -9], [-2, 1 << 40]])), {}),
     "padded-and-clamped": (Padded(False), (X, AROUND, torch.tensor([[0, 1, -1, 3], [1, 2, -1, 4]])), {}),
+    "padded-and-masked": (Masked(False), (X, AROUND, torch.tensor([[0, 1, -1, 3], [1, 2, -5, 4]])), {}),
     "padded-and-dropped": (Padded(True), (X, AROUND, torch.tensor([[0, 1, -1, 3], [1, 2, -1, 4]])), {}),
 }
 
@@ -123,6 +132,7 @@ def broken(edges: Tensor, row: int, value: int) -> Tensor:
         (TwoSets(), (X, ITEMS, broken(ACROSS, 0, 5)), ["Edge 3 of 'likes'", "its source 5", "0 to 4"]),
         (TwoSets(), (X, ITEMS, broken(ACROSS, 0, 1 << 40)), ["Edge 3 of 'likes'", "0 to 4"]),
         (HypergraphConv(8, 4), (X, broken(ACROSS, 0, 7)), ["Edge 3 of 'hyperedge_index'", "its source 7", "0 to 4"]),
+        (Masked(False), (X, AROUND, torch.tensor([[0, -6], [1, 2]])), ["Edge 1 of 'pairs'", "its source -6"]),
         (Padded(True), (X, AROUND, torch.tensor([[0, 6], [1, 2]])), ["Edge 1 of 'pairs'", "its source 6"]),
         (Padded(False), (X, AROUND, torch.tensor([[0, 6], [1, 2]])), ["computed from 'pairs'", "0 to 4"]),
         (Labelled(), (X, AROUND, torch.tensor([0, 1, 3, 0, 1])), ["kind[2] is 3", "0 to 2"]),
