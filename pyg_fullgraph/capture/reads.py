@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,11 +30,14 @@ class Found:
     looking: tuple[Any, ...] = ()
 
 
+_MODULES = torch.nn.Module.__call__.__code__.co_filename
+
+
 class Reads:
     """Names of attributes by module, as a forward reads them.
 
     Attributes:
-        by_module: id of a module -> names; the modules outlive this record.
+        by_module: id of a module -> names, `__dict__` for all of them; the modules outlive this record.
         values: tensors outside of the trace whose values became numbers of Python.
         found: the same by names, when the trace is done.
     """
@@ -68,6 +72,8 @@ def recorded(reads: Reads) -> Iterator[None]:
     names = reads.by_module
 
     def read(self: Any, name: str) -> Any:
+        if name == "__dict__" and sys._getframe(1).f_code.co_filename == _MODULES:
+            return super(torch.nn.Module, self).__getattribute__(name)  # torch looks for a parameter or a buffer
         try:
             names[id(self)].add(name)
         except KeyError:

@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from pyg_fullgraph.capture.codes import global_names, home_of, is_library, is_only_filled, read_from
+from pyg_fullgraph.capture.codes import (
+    attribute_names,
+    global_names,
+    home_of,
+    is_library,
+    is_only_filled,
+    read_from,
+)
 from pyg_fullgraph.capture.matrices import is_matrix
 from pyg_fullgraph.capture.shims import is_opaque
 from pyg_fullgraph.capture.told import (
@@ -85,6 +92,9 @@ class Walk:
         self.opaque: list[str] = []
         self.tokens: list[Any] = []
         self.checks = Unchanged()
+        asked: list[frozenset[str] | set[str]] = [*(reads or {}).values(), *(by_id or {}).values()]
+        self._wanted: set[str] | None = None if reads is None and by_id is None else set().union(*asked)
+        self._waiting: dict[str, list[tuple[Any, str]]] = {}  # of classes of modules, until code names them
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # so that no identity is used twice
         self._globals: dict[int, tuple[dict[str, Any], dict[str, None]]] = {}
@@ -192,8 +202,12 @@ class Walk:
 
     def _read_of(self, module: torch.nn.Module, name: str) -> frozenset[str] | set[str] | None:
         if self._by_id is not None:
-            return self._by_id.get(id(module), set())
-        return None if self._reads is None else self._reads.get(name, frozenset())
+            read: frozenset[str] | set[str] = self._by_id.get(id(module), set())
+        elif self._reads is not None:
+            read = self._reads.get(name, frozenset())
+        else:
+            return None
+        return None if "__dict__" in read else read
 
     # -- containers -------------------------------------------------------------------------------------------
 
@@ -325,7 +339,15 @@ class Walk:
             found.append((value.__dict__, f"{value.__name__}.__dict__"))
         if not is_library(home_of(value)):
             found += self._read_by(value)
+            self._want(attribute_names(code))
         self._later(found)
+
+    def _want(self, names: frozenset[str]) -> None:
+        """Code that may use these attributes: what waited for one of them in a class is visited."""
+        if self._wanted is not None and not names <= self._wanted:
+            self._wanted |= names
+            for name in sorted(names & self._waiting.keys()):
+                self._code.extend(self._waiting.pop(name))
 
     def _read_by(self, function: types.FunctionType) -> list[tuple[Any, str]]:
         """The global names in a function's code, and the names of the user's modules among them."""
@@ -402,9 +424,17 @@ class Walk:
         if known and (function is None or is_library(home_of(function))):
             told = function.__code__ if function is not None else item
             self.tokens.append((key, told if type(told) in ATOMS or function is not None else Identity(told)))
+        elif self._is_unread(base, key):
+            self._waiting.setdefault(key, []).append((item, f"{base.__name__}.{key}"))
         elif function is not None or not key.startswith("__"):
             self.tokens.append(key)
             self._later([(item, f"{base.__name__}.{key}")])
+
+    def _is_unread(self, base: type, key: str) -> bool:
+        """Whether an attribute of a module's class is none that the forward, or the code that it calls, names."""
+        if self._wanted is None or key in self._wanted or not issubclass(base, torch.nn.Module):
+            return False
+        return not key.startswith("__") or key in ("__init__", "__repr__", "__setstate__", "__getstate__")
 
     def _same_object(self, value: Any, name: str) -> None:
         self.tokens.append(Identity(value))

@@ -88,7 +88,11 @@ class Own:
     def _in_float64(self, call: Make) -> list[Tensor]:
         if self.module is None:
             return []
-        wide = Own(copy.deepcopy(self.module).double(), self.name, hidden=self.hidden)
+        try:
+            double = copy.deepcopy(self.module).double()
+        except Exception:  # what a model holds may refuse to be copied (a lock, a compiled function) in any way
+            return []
+        wide = Own(double, self.name, hidden=self.hidden)
         try:
             return tensors_of(wide(lambda: pytree.tree_map(_widened, call())))
         except OwnFailed:  # then its own type alone decides

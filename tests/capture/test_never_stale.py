@@ -13,6 +13,7 @@ import logging
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
 from torch_geometric.nn import LSTMAggregation, MeanAggregation, MedianAggregation, SAGEConv
 
 import pyg_fullgraph as fg
@@ -504,3 +506,96 @@ def test_old_states_are_forgotten() -> None:
         model.state[0] = float(value)
         torch.testing.assert_close(engine(X, EDGES), model(X, EDGES))
     assert len(engine._captured) <= 9
+
+
+class Child(nn.Module):
+    def __init__(self, parent: nn.Module) -> None:
+        super().__init__()
+        self.parent = weakref.ref(parent)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return h * self.parent().scale
+
+
+class Roundabout(nn.Module):
+    """Reads its attributes by other ways than `self.name`."""
+
+    by = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scale, self.part1, self.part2 = SAGEConv(8, 4), 1.0, 1.0, 1.0
+        self.child, self._hidden = Child(self), {"late": 1.0}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__dict__["_hidden"]["late"] if name == "late" else super().__getattr__(name)
+
+    @classmethod
+    def scaled(cls, h: torch.Tensor) -> torch.Tensor:
+        return h * cls.by
+
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        h = self.child(self.conv(x, edge_index)) * vars(self)["part2"] * self.late
+        return self.scaled(h * getattr(self, f"part{1}"))
+
+
+class Derived(Roundabout):
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        return super().forward(x, edge_index) * SCALE
+
+
+def _plain_forward(self: Roundabout, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+    return self.conv(x, edge_index)
+
+
+ROUNDABOUT: dict[str, Callable[[pytest.MonkeyPatch, Roundabout], object]] = {
+    "weak reference": lambda p, m: p.setattr(m, "scale", 3.0),
+    "getattr": lambda p, m: p.setattr(m, "part1", 3.0),
+    "vars": lambda p, m: p.setattr(m, "part2", 3.0),
+    "__getattr__": lambda p, m: p.setitem(m._hidden, "late", 3.0),
+    "classmethod": lambda p, m: p.setattr(Roundabout, "by", 3.0),
+    "global of a decorated method": lambda p, m: p.setattr(HERE, "SCALE", 5.0),
+    "method of the base": lambda p, m: p.setattr(Roundabout, "forward", _plain_forward),
+}
+
+
+@torch.no_grad()
+def test_other_ways_to_an_attribute() -> None:
+    model = Derived().eval()
+    engine = fg.compile(model, verify="off")
+    torch.testing.assert_close(engine(X, EDGES), model(X, EDGES))
+    for name, change in ROUNDABOUT.items():
+        with pytest.MonkeyPatch.context() as patch:
+            change(patch, model)
+            got, expected = engine(X, EDGES), model(X, EDGES)
+        torch.testing.assert_close(got, expected, msg=lambda text, name=name: f"{name}: {text}")  # type: ignore[misc]
+
+
+class Graphs(nn.Module):
+    """A graph of its own, as transductive models keep it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.data = SAGEConv(8, 8), Data(x=X.clone(), edge_index=EDGES.clone())
+
+    def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.data.x, self.data.edge_index) + x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.data.x.add_(1.0),
+        lambda m: m.data.edge_index.numpy().__setitem__(0, EDGES.numpy()[1]),
+        lambda m: setattr(m, "data", Data(x=X * 2, edge_index=EDGES[:, :50].flip(0))),
+    ],
+    ids=["features in place", "edges in place", "replaced"],
+)
+@torch.no_grad()
+def test_a_graph_that_the_model_keeps(change: Callable[[Graphs], object]) -> None:
+    model = Graphs().eval()
+    engine = fg.compile(model)
+    torch.testing.assert_close(engine(X, EDGES), model(X, EDGES))
+    change(model)
+    torch.testing.assert_close(engine(X, EDGES), model(X, EDGES))
