@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from pyg_fullgraph.capture.required import Shaped
-from pyg_fullgraph.errors import InputError
+from pyg_fullgraph.errors import GraphError, InputError
 
 aten = torch.ops.aten
 
@@ -194,6 +194,7 @@ def check_ranges(
 
     Raises:
         InputError: names the argument, the first such entry and the range.
+        GraphError: the same, for numbers of nodes or edges.
     """
     real = {symbol: sizes[space] for space, symbol in symbols.items() if space in sizes}
     for item in found:
@@ -211,7 +212,8 @@ def check_ranges(
         entry = f"{names[0]}{at}" if item.index.leaf is not None else f"The entry {at} of an index made of {names[0]}"
         valid = f"0 to {rows - 1:,}" if rows else "none: there are no rows" if rows == 0 else "0 and up"
         at_line = f" at {item.where}" if item.where else ""
-        raise InputError(
+        of_graph = item.rows is not None and bool(item.rows.free_symbols)  # a node or an edge that does not exist
+        raise (GraphError if of_graph else InputError)(
             f"{entry} is {int(index[tuple(at)])}, but the model selects by it{at_line}; valid numbers: {valid} "
             f"({int(wrong.sum()):,} of {index.numel():,} are out of range). Correct '{names[0]}': numbers count "
             "from 0, and a missing label needs a number of its own or its rows left out."

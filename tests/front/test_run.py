@@ -522,7 +522,7 @@ def test_out_is_a_tensor_or_a_file(model: GraphSAGE, data: Data, tmp_path: Path)
         assert torch.equal(infer(model, data, out=tmp_path / name), expected)
     assert np.array_equal(np.load(tmp_path / "rows.npy"), expected.detach().numpy())
     assert torch.equal(torch.load(tmp_path / "rows.pt"), expected)
-    with pytest.raises(InputError, match="out= has shape"):
+    with pytest.raises(InputError, match="out= is a tensor"):
         infer(model, data, out=torch.empty(3))
     with pytest.raises(InputError, match=r"must end in .npy or .pt"):
         infer(model, data, out="rows.csv")
