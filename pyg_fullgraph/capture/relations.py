@@ -86,8 +86,9 @@ class _Pairs:
 
     def __init__(self, nodes: Tensor, kinds: Tensor, size: Any) -> None:
         keys, self.of_edge = torch.unique(kinds.long() * size + nodes.long(), return_inverse=True)
-        self.kind = torch.div(keys, size, rounding_mode="floor")
-        self.node = keys - self.kind * size
+        edges = torch.arange(nodes.size(0), device=nodes.device)
+        some = torch.zeros_like(keys).scatter(0, self.of_edge, edges)  # an edge of each pair: its node is read there,
+        self.node, self.kind = nodes.index_select(0, some), kinds.index_select(0, some)  # and seen to be an end of it
 
     @property
     def count(self) -> Any:
