@@ -65,6 +65,16 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, type_vec: Tensor) -> Tenso
     return x.new_empty(*x.shape[:-1], weight.size(-1))
 
 
+def linear_by_type(x: Tensor, weight: Tensor, bias: Tensor | None, type_vec: Tensor) -> Tensor:
+    """`typed_linear` as a forward calls it: under autocast in the type that products have there, as they have it."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        low = torch.get_autocast_dtype(kind)
+        x, weight = x.to(low), weight.to(low)
+        bias = None if bias is None else bias.to(low)
+    return torch.ops.pyg_fullgraph.typed_linear(x, weight, bias, type_vec)
+
+
 #: Aggregations of which each group can be computed by itself.
 _BY_GROUP = (
     "QuantileAggregation",

@@ -33,6 +33,7 @@ from torch_geometric.nn import FiLMConv, MessagePassing, RGCNConv, aggr
 from torch_geometric.nn.dense import Linear
 
 from pyg_fullgraph.capture.modules import replaced
+from pyg_fullgraph.capture.operators import linear_by_type
 from pyg_fullgraph.capture.values import depends_on_values
 
 FEW = 8  # relations up to which a loop is no slower, see docs/log.md
@@ -197,10 +198,10 @@ def _row_of(kinds: Tensor, nodes: Tensor, layer: Any) -> Tensor:
 def _times(values: Tensor, weight: Tensor, kinds: Tensor, blocks: int | None) -> Tensor:
     """Every row by the matrix of its relation, or by its blocks."""
     if blocks is None:
-        return torch.ops.pyg_fullgraph.typed_linear(values, weight, None, kinds)
+        return linear_by_type(values, weight, None, kinds)
     parts = values.view(-1, blocks, weight.size(2))
     kinds = kinds.unsqueeze(1) * blocks + torch.arange(blocks, device=kinds.device)
-    return torch.ops.pyg_fullgraph.typed_linear(parts, weight.flatten(0, 1), None, kinds).flatten(1)
+    return linear_by_type(parts, weight.flatten(0, 1), None, kinds).flatten(1)
 
 
 def _film(layer: Any, x: Any, edge_index: Tensor, edge_type: Tensor, drops: bool) -> Tensor | None:
@@ -228,4 +229,4 @@ def _by_kind(layers: Any, x: Tensor, kinds: Tensor) -> Tensor:
     """Every row by the linear layer of its relation."""
     weight = torch.stack([part.weight for part in layers]).transpose(1, 2)
     bias = None if layers[0].bias is None else torch.stack([part.bias for part in layers])
-    return torch.ops.pyg_fullgraph.typed_linear(x, weight, bias, kinds)
+    return linear_by_type(x, weight, bias, kinds)

@@ -41,7 +41,7 @@ from torch_geometric.utils import to_dense_batch
 from pyg_fullgraph.capture import layers, recurrent
 from pyg_fullgraph.capture.modules import replaced
 from pyg_fullgraph.capture.opaque import record_opaque
-from pyg_fullgraph.capture.operators import OpaqueAggregation
+from pyg_fullgraph.capture.operators import OpaqueAggregation, linear_by_type
 from pyg_fullgraph.capture.relations import grouped_relations
 from pyg_fullgraph.capture.repeated import remembered
 
@@ -313,7 +313,7 @@ def _hetero_linear() -> Iterator[None]:
         return
 
     def forward(self: Any, x: Tensor, type_vec: Tensor) -> Tensor:
-        return torch.ops.pyg_fullgraph.typed_linear(x, self.weight, self.bias, type_vec)
+        return linear_by_type(x, self.weight, self.bias, type_vec).to(x.dtype)
 
     with replaced(cls, "forward", forward):
         yield

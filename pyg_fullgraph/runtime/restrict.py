@@ -82,7 +82,7 @@ def _edges(structure: Structure, graph: CSR, edges: InEdges, rows: Tensor, nodes
     tail = part.rowptr[-1:].expand(int(nodes.numel() - rows.numel()))
     values = {name: tensor.index_select(0, order) for name, tensor in edges.values.items() if name != source}
     values[source] = part.src
-    return InEdges(torch.cat([part.rowptr, tail]), edges.perm.index_select(0, order), values)
+    return InEdges(torch.cat([part.rowptr, tail]), edges.perm.index_select(0, order), values, edges)
 
 
 def _single_space(program: Program, compiled: Compiled) -> sympy.Expr | None:

@@ -33,11 +33,13 @@ class InEdges:
         rowptr: int64 [rows + 1].
         perm: [E], the original edge at each position.
         values: structural edge values in this order, by name; indices as int32 where they fit.
+        whole: the edges that these are a part of, where they are.
     """
 
     rowptr: Tensor
     perm: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
+    whole: InEdges | None = None
 
     @property
     def num_edges(self) -> int:
@@ -45,7 +47,9 @@ class InEdges:
 
     @cached_property
     def largest(self) -> int:
-        """How many edges the row with the most of them has."""
+        """How many edges the row with the most of them has, of all rows of the graph: some aggregations pad to it."""
+        if self.whole is not None:
+            return self.whole.largest
         return int(self.rowptr.diff().max()) if self.rowptr.numel() > 1 else 0
 
     def nbytes(self) -> int:
