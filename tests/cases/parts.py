@@ -105,7 +105,7 @@ _AGGRS: dict[str, tuple[_Aggr, bool]] = {
     ),
     "AttentionalAggregation": (lambda: aggr.AttentionalAggregation(mlp(F_IN, 1), mlp(F_IN, F_IN)), False),
     "DeepSetsAggregation": (lambda: aggr.DeepSetsAggregation(mlp(F_IN, F_IN), mlp(F_IN, F_IN)), False),
-    "VariancePreservingAggregation": (aggr.VariancePreservingAggregation, False),
+    "VariancePreservingAggregation": (lambda: aggr.VariancePreservingAggregation(), False),
     "Set2Set": (lambda: aggr.Set2Set(F_IN, processing_steps=2), True),
     "EquilibriumAggregation": (lambda: aggr.EquilibriumAggregation(F_IN, F_IN, [8], grad_iter=2), False),
     "LSTMAggregation": (lambda: aggr.LSTMAggregation(F_IN, F_IN), True),
