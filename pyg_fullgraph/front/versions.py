@@ -13,8 +13,8 @@ from pyg_fullgraph.front.notes import LOGGER
 TRIED: dict[str, tuple[str, ...]] = {
     "Python": ("3.11",),
     "torch": ("2.6", "2.9", "2.13"),
-    "torch_geometric": ("2.5", "2.7", "2.8"),
-    "numpy": ("2.4",),
+    "torch_geometric": ("2.5", "2.6", "2.7", "2.8"),
+    "numpy": ("1.26", "2.4"),
 }
 
 
