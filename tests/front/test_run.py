@@ -508,7 +508,7 @@ def test_options_reach_the_engine(model: GraphSAGE, data: Data, engine: type[Eag
         model, data, "cpu", "cpu", True, engine=engine, threads=3, home="mapped", fallback="eager", order="rcm", calls=2
     )
     (built,) = engine.built
-    expected = {"threads": 3, "home": "mapped", "fallback": "eager", "order": "rcm", "calls": 2}
+    expected = {"threads": 3, "home": "mapped", "fallback": "eager", "order": "rcm", "calls": 2, "outputs": ()}
     assert built.options == expected
     assert built.calls[0][1]["progress"] is True
 
