@@ -9,13 +9,52 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-_LIBRARIES = frozenset(["torch", "torch_geometric", "numpy", "scipy", "sympy", "pyg_fullgraph"])
+#: Packages whose code and whose own state (caches, registries) are taken for unchanging.
+LIBRARIES = frozenset(
+    [
+        "torch",
+        "torch_geometric",
+        "numpy",
+        "scipy",
+        "sympy",
+        "pyg_fullgraph",
+        "torch_scatter",
+        "torch_sparse",
+        "torch_cluster",
+        "torch_spline_conv",
+        "pyg_lib",
+        "dgl",
+        "ogb",
+        "einops",
+        "torchmetrics",
+        "pytorch_lightning",
+        "lightning",
+        "lightning_utilities",
+        "torchvision",
+        "torchaudio",
+        "pandas",
+        "sklearn",
+        "networkx",
+        "numba",
+        "matplotlib",
+        "tqdm",
+        "loguru",
+        "rich",
+        "jaxtyping",
+        "beartype",
+        "typeguard",
+        "typing_extensions",
+        "pytest",
+        "_pytest",
+        "pluggy",
+    ]
+)
 
 
 def is_library(module: str | None) -> bool:
-    """Whether a module's code is taken for unchanging: torch, torch_geometric, ours, and the standard library."""
+    """Whether a module's code is taken for unchanging: that of well-known packages, ours, and the standard library."""
     top = (module or "builtins").partition(".")[0]
-    return top in _LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
+    return top in LIBRARIES or (top in sys.stdlib_module_names and top != "__main__")
 
 
 def home_of(function: FunctionType) -> str:

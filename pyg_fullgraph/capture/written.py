@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.codes import LIBRARIES
+
 _CONTAINERS = (list, dict, set, deque)
 _TRACED = (Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
-_LIBRARIES = ("torch", "torch_geometric", "numpy", "pyg_fullgraph", "builtins", "collections")
+_LIBRARIES = LIBRARIES | {"builtins", "collections", "logging"}  # a namespace of argparse is the user's
 _DEEPEST = 5
 _ABSENT = object()
 _STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
