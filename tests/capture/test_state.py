@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from pyg_fullgraph.capture.reads import Found
 from pyg_fullgraph.capture.state import ModelState, module_fingerprint
+from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.errors import InputError
 
 
@@ -101,3 +103,24 @@ def test_training_is_refused_at_every_call_and_then_not_any_more() -> None:
             state.number(model)
     model.eval()
     assert state.number(model) == before
+
+
+def test_logging_and_assertions_are_no_state() -> None:
+    """pytest rewrites assertions into code of its own, loggers remember what they were asked: neither is the model."""
+    log = logging.getLogger("tests.a_forward_that_logs")
+
+    class Logs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = gnn.GCNConv(8, 4)
+
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+            assert x.size(1) == 8, "eight columns"
+            log.debug("rows: %s", x.shape)
+            return self.conv(x, edge_index)
+
+    model, x, edge_index = Logs().eval(), torch.randn(20, 8), torch.randint(0, 20, (2, 60))
+    engine = Engine(model)
+    for _ in range(3):
+        torch.testing.assert_close(engine(x, edge_index), model(x, edge_index))
+    assert len(engine._captured) == 1 and not engine.notes
