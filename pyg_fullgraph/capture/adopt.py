@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 
 from pyg_fullgraph.capture.walk import Walk
 
@@ -74,10 +75,14 @@ def adopt(
 
 
 def _is_made(recorded: fx.GraphModule, node: fx.Node, walk: Walk) -> bool:
-    """Whether the forward made a tensor itself, from numbers or from the memory of an array."""
+    """Whether the forward made a tensor itself, from numbers or from the memory of an array; a value of the trace that
+    the tracer forgot is left for the refusal of such values.
+    """
     tensor = getattr(recorded, str(node.target), None)
-    if not isinstance(tensor, Tensor) or id(tensor) in walk.places:
-        return not isinstance(tensor, Tensor)
+    if not isinstance(tensor, Tensor) or isinstance(tensor, FakeTensor):
+        return True
+    if id(tensor) in walk.places:
+        return False
     return all(user.target in _LIFTS for user in node.users) or walk.has_memory_of(tensor)
 
 

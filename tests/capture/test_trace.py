@@ -244,7 +244,7 @@ def test_adapters_are_taken_down_after_an_error() -> None:
 
 def test_outputs_keep_their_tree() -> None:
     _, traced = trace_case(BY_ID["u.Outputs"])
-    pair, nothing, listed = traced.outputs
+    pair, nothing, listed = traced.packing.of_simple(traced.outputs)
     assert type(pair).__name__ == "Pair" and set(pair.right) == {"edges", "alpha"} and nothing is None
     assert all(isinstance(node, fx.Node) for node in (pair.left, pair.right["alpha"], listed[0]))
 
