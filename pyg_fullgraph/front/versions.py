@@ -12,7 +12,7 @@ from pyg_fullgraph.front.notes import LOGGER
 #: What `scripts/version-matrix` was run with, docs/versions.md has the results: the first two numbers of each version.
 TRIED: dict[str, tuple[str, ...]] = {
     "Python": ("3.11",),
-    "torch": ("2.6", "2.9", "2.13"),
+    "torch": ("2.6", "2.9", "2.13", "2.14"),
     "torch_geometric": ("2.5", "2.6", "2.7", "2.8"),
     "numpy": ("1.26", "2.4"),
 }
