@@ -270,13 +270,13 @@ class Program:
         self.outputs = map_args(self.outputs, swap)
 
     def drop_dead(self) -> int:
-        """Remove values that reach no output; returns how many."""
+        """Remove values that reach no output, parameters too; returns how many. Inputs stay: they are the call."""
         live = set(self.output_names())
         for value in reversed(list(self)):
             if value.name in live:
                 live.update(value._refs)
                 live.update(self.definers[s] for s in value._symbols if s in self.definers)
-        dead = [name for name, value in self.values.items() if name not in live and value.op not in ("input", "param")]
+        dead = [name for name, value in self.values.items() if name not in live and value.op != "input"]
         for name in dead:
             del self.values[name]
         return len(dead)

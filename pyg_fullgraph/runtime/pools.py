@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.ops.reference import widen
@@ -34,6 +35,8 @@ class _InOrder(ABC):
 
     def _take(self, start: int, stop: int, part: Any) -> None:
         with self._lock:
+            if start != self._next:  # its rows may lie in scratch, which the thread's next block overwrites
+                part = pytree.tree_map_only(Tensor, Tensor.clone, part)
             self._waiting[start] = stop, part
             while self._next in self._waiting:
                 self._next, ready = self._waiting.pop(self._next)

@@ -43,7 +43,7 @@ WITH_ATTENTION = {"return_attention_weights": True}
 SIMPLE: list[Case] = [
     conv("SimpleConv-sum_root-weight", lambda: gnn.SimpleConv("mean", combine_root="sum"), plain("edge_weight")),
     conv("SimpleConv-cat-bipartite", lambda: gnn.SimpleConv("max", combine_root="cat"), bipartite),
-    conv("SimpleConv-sources", lambda: gnn.SimpleConv("mean"), sources("edge_weight")),
+    conv("SimpleConv-sources", lambda: gnn.SimpleConv("mean"), sources("edge_weight"), resized=True),
     conv("SimpleConv-t2s", lambda: gnn.SimpleConv("sum", flow="target_to_source")),
 ]
 
@@ -95,7 +95,7 @@ GCNS: list[Case] = [
 SAGES: list[Case] = [
     conv("SAGEConv-noroot-nobias", lambda: gnn.SAGEConv(F_IN, F_OUT, root_weight=False, bias=False)),
     conv("SAGEConv-lazy", lambda: gnn.SAGEConv((-1, -1), F_OUT), bipartite_narrow),
-    conv("SAGEConv-sources", lambda: gnn.SAGEConv(BOTH, F_OUT), sources()),
+    conv("SAGEConv-sources", lambda: gnn.SAGEConv(BOTH, F_OUT), sources(), resized=True),
     conv("SAGEConv-static", lambda: gnn.SAGEConv(F_IN, F_OUT), static()),
     conv("SAGEConv-t2s", lambda: gnn.SAGEConv(F_IN, F_OUT, "max", flow="target_to_source")),
     conv("SAGEConv-project-bipartite", lambda: gnn.SAGEConv((F_IN, 6), F_OUT, project=True), bipartite_narrow),
@@ -113,7 +113,7 @@ SAGES: list[Case] = [
          needs_edges=True),
     conv("GraphConv-mean-nobias", lambda: gnn.GraphConv(F_IN, F_OUT, aggr="mean", bias=False), plain("edge_weight")),
     conv("GraphConv-bipartite", lambda: gnn.GraphConv((F_IN, 6), F_OUT), sides("edge_weight", narrow=True)),
-    conv("GraphConv-sources", lambda: gnn.GraphConv(BOTH, F_OUT), sources()),
+    conv("GraphConv-sources", lambda: gnn.GraphConv(BOTH, F_OUT), sources(), resized=True),
     conv("GraphConv-static", lambda: gnn.GraphConv(F_IN, F_OUT), static()),
     conv("GraphConv-lazy", lambda: gnn.GraphConv(-1, F_OUT)),
     conv("GatedGraphConv-weight", lambda: gnn.GatedGraphConv(F_IN + 4, 2, "mean", bias=False), plain("edge_weight")),
@@ -121,11 +121,11 @@ SAGES: list[Case] = [
          plain("edge_attr")),
     conv("ResGatedGraphConv-bipartite", lambda: gnn.ResGatedGraphConv((F_IN, 6), F_OUT, bias=False), bipartite_narrow),
     conv("MFConv-bipartite", lambda: gnn.MFConv((F_IN, 6), F_OUT, max_degree=2), bipartite_narrow),
-    conv("MFConv-sources-nobias", lambda: gnn.MFConv(BOTH, F_OUT, max_degree=3, bias=False), sources()),
+    conv("MFConv-sources-nobias", lambda: gnn.MFConv(BOTH, F_OUT, max_degree=3, bias=False), sources(), resized=True),
     conv("LEConv-bipartite", lambda: gnn.LEConv((F_IN, 6), F_OUT, bias=False), bipartite_narrow),
     conv("LEConv-plain", lambda: gnn.LEConv(F_IN, F_OUT)),
     conv("WLConvContinuous-bipartite", lambda: gnn.WLConvContinuous(), bipartite),
-    conv("WLConvContinuous-sources", lambda: gnn.WLConvContinuous(), sources("edge_weight")),
+    conv("WLConvContinuous-sources", lambda: gnn.WLConvContinuous(), sources("edge_weight"), resized=True),
     conv("FeaStConv-noloops", lambda: gnn.FeaStConv(F_IN, F_OUT, heads=3, add_self_loops=False, bias=False)),
     conv("FeaStConv-bipartite", lambda: gnn.FeaStConv(F_IN, F_OUT, heads=2), bipartite),
     conv("SignedConv-first-bipartite", lambda: gnn.SignedConv(F_IN, F_OUT, True, bias=False), signed_sides),
@@ -151,7 +151,7 @@ ATTENTIONS: list[Case] = [
     conv("GATConv-edge-attention", lambda: gnn.GATConv(F_IN, F_OUT, 2, edge_dim=F_EDGE),
          with_constants(plain("edge_attr"), **WITH_ATTENTION)),
     conv("GATConv-lazy-residual", lambda: gnn.GATConv(-1, F_OUT, 2, concat=False, residual=True)),
-    conv("GATConv-sources", lambda: gnn.GATConv(BOTH, F_OUT, 2, add_self_loops=False), sources()),
+    conv("GATConv-sources", lambda: gnn.GATConv(BOTH, F_OUT, 2, add_self_loops=False), sources(), resized=True),
     conv("GATConv-bipartite-loops", lambda: gnn.GATConv(BOTH, F_OUT, 2), bipartite),
     conv("GATConv-residual-bipartite",
          lambda: gnn.GATConv((F_IN, 6), F_OUT, 2, add_self_loops=False, residual=True), bipartite_narrow),
@@ -268,10 +268,11 @@ POINTS: list[Case] = [
 EDGES: list[Case] = [
     conv("GINConv-eps", lambda: gnn.GINConv(mlp(F_IN, F_OUT), eps=1.0, aggr="max")),
     conv("GINConv-bipartite", lambda: gnn.GINConv(mlp(F_IN, F_OUT)), bipartite),
-    conv("GINConv-sources", lambda: gnn.GINConv(mlp(F_IN, F_OUT)), sources()),
+    conv("GINConv-sources", lambda: gnn.GINConv(mlp(F_IN, F_OUT)), sources(), resized=True),
     conv("GINEConv-same", lambda: gnn.GINEConv(mlp(F_IN, F_OUT), eps=0.5, train_eps=True), plain("edge_attr_x")),
     conv("GINEConv-bipartite", lambda: gnn.GINEConv(mlp(F_IN, F_OUT), edge_dim=F_EDGE), sides("edge_attr")),
-    conv("GINEConv-sources", lambda: gnn.GINEConv(mlp(F_IN, F_OUT), edge_dim=F_EDGE), sources("edge_attr")),
+    conv("GINEConv-sources", lambda: gnn.GINEConv(mlp(F_IN, F_OUT), edge_dim=F_EDGE), sources("edge_attr"),
+         resized=True),
     conv("GMMConv-separate", lambda: gnn.GMMConv(F_IN, F_OUT, F_EDGE, 3, separate_gaussians=True), plain("pseudo")),
     conv("GMMConv-lazy-bipartite", lambda: gnn.GMMConv((-1, -1), F_OUT, F_EDGE, 3, bias=False), sides("pseudo")),
     conv("GMMConv-lazy-max", lambda: gnn.GMMConv(-1, F_OUT, F_EDGE, 2, aggr="max"), plain("pseudo")),
@@ -279,7 +280,8 @@ EDGES: list[Case] = [
          plain("edge_attr")),
     conv("NNConv-bipartite", lambda: gnn.NNConv((F_IN, 6), F_OUT, mlp(F_EDGE, F_IN * F_OUT), bias=False),
          sides("edge_attr", narrow=True)),
-    conv("NNConv-sources", lambda: gnn.NNConv(BOTH, F_OUT, mlp(F_EDGE, F_IN * F_OUT)), sources("edge_attr")),
+    conv("NNConv-sources", lambda: gnn.NNConv(BOTH, F_OUT, mlp(F_EDGE, F_IN * F_OUT)), sources("edge_attr"),
+         resized=True),
     conv("CGConv-noedge", lambda: gnn.CGConv(F_IN, aggr="mean", bias=False)),
     conv("CGConv-bipartite", lambda: gnn.CGConv((F_IN, F_IN), dim=F_EDGE), sides("edge_attr")),
     *(conv(f"EdgeConv-{a}", lambda a=a: gnn.EdgeConv(mlp(2 * F_IN, F_OUT), aggr=a)) for a in ("mean", "sum", "std")),
@@ -301,7 +303,7 @@ EDGES: list[Case] = [
         )
     ),
     conv("GENConv-bipartite", lambda: gnn.GENConv((F_IN, 6), F_OUT, edge_dim=F_EDGE), sides("edge_attr", narrow=True)),
-    conv("GENConv-sources", lambda: gnn.GENConv(BOTH, F_OUT), sources()),
+    conv("GENConv-sources", lambda: gnn.GENConv(BOTH, F_OUT), sources(), resized=True),
     conv("GENConv-same", lambda: gnn.GENConv(F_IN, F_IN), plain("edge_attr_x")),
 ]  # fmt: skip
 
