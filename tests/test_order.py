@@ -112,8 +112,8 @@ def test_the_nodes_do_run_in_another_order(computed: list[str]) -> None:
     engine = Engine(gcn(), verify="off", order="rcm")
     engine(x, edge_index)
     (captured,) = engine._captured.values()
-    (item,) = captured.structures._items.values()
-    (edges,) = item[1].in_edges.values()
+    (entry,) = captured.structures._items.values()
+    (edges,) = entry.item.in_edges.values()
     (source,) = (value for name, value in edges.values.items() if not value.is_floating_point())
     destination = torch.arange(400).repeat_interleave(edges.rowptr.diff())
     assert int((source - destination).abs().max()) <= 24  # 300 and more as numbered
@@ -131,7 +131,9 @@ def test_computed_once_per_graph_and_again_when_it_changes(computed: list[str]) 
     edge_index[1] = edge_index[1].flip(0)
     close(engine(x, edge_index), model(x, edge_index))
     assert computed == ["rcm", "rcm"]
-    engine(x, edge_index.clone())
+    engine(x, edge_index.clone())  # the same graph
+    assert computed == ["rcm", "rcm"]
+    engine(x, mesh(20).flip(1))
     assert computed == ["rcm"] * 3
 
 
@@ -161,7 +163,7 @@ def test_explain_tells_what_an_order_keeps_and_copies() -> None:
     for item in (given, engine):
         item(x, edge_index)
     (captured,) = engine._captured.values()
-    ((arrangement, note),) = (item for _, item in captured.arranged._items.values())
+    ((arrangement, note),) = (entry.item for entry in captured.arranged._items.values())
     copied = 400 * (8 + 16) * 4 / 2**20
     assert arrangement.nbytes == 400 * 8 + edge_index.nbytes
     assert f"a call copies {copied:.1f} MiB of its inputs and outputs" in note
@@ -286,7 +288,7 @@ def test_auto_follows_what_it_measures(
     with torch.no_grad():
         close(engine(x, edge_index), model(x, edge_index))
     (captured,) = engine._captured.values()
-    ((arrangement, note),) = (item for _, item in captured.arranged._items.values())
+    ((arrangement, note),) = (entry.item for entry in captured.arranged._items.values())
     assert (arrangement is not None) == reordered, note
     assert ("kept the given order" in note) != reordered
     assert note in engine.notes
