@@ -305,3 +305,20 @@ def test_options_reach_the_engine() -> None:
         fg.compile(model, order="degree")
     with pytest.raises(ValueError, match="calls=0"):
         fg.compile(model, order="auto", calls=0)
+
+
+def test_an_argument_without_rows_stays_where_it_is() -> None:
+    """`u` is one vector for the whole graph."""
+
+    class Shifted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = gcn()
+
+        def forward(self, x: torch.Tensor, edge_index: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            return self.conv(x, edge_index) + u
+
+    model, x, edge_index = Shifted().eval(), features(400), mesh(20)
+    with torch.no_grad():
+        u = torch.randn(model.conv(x, edge_index).size(1))
+        close(Engine(model, verify="off", order="rcm")(x, edge_index, u), model(x, edge_index, u))

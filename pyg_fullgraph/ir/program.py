@@ -129,6 +129,11 @@ class Value:
         """Bytes per row."""
         return self.width * (self.dtype.itemsize if self.dtype is not None else 8)
 
+    @property
+    def is_argument(self) -> bool:
+        """True for an argument of the call, also one without rows, which is read like a parameter."""
+        return self.op == "input" or (self.op == "param" and str(self.args[0]).startswith("@"))
+
     def refs(self) -> list[str]:
         """Names of the values used, in argument order, with repeats."""
         return list(self._refs)
@@ -270,13 +275,13 @@ class Program:
         self.outputs = map_args(self.outputs, swap)
 
     def drop_dead(self) -> int:
-        """Remove values that reach no output, parameters too; returns how many. Inputs stay: they are the call."""
+        """Remove values that reach no output, parameters too; returns how many. Arguments stay: they are the call."""
         live = set(self.output_names())
         for value in reversed(list(self)):
             if value.name in live:
                 live.update(value._refs)
                 live.update(self.definers[s] for s in value._symbols if s in self.definers)
-        dead = [name for name, value in self.values.items() if name not in live and value.op != "input"]
+        dead = [name for name, value in self.values.items() if name not in live and not value.is_argument]
         for name in dead:
             del self.values[name]
         return len(dead)

@@ -157,7 +157,8 @@ class Orders:
         """Bytes of the inputs and outputs that a call copies in another order."""
         assert self.renumbering is not None
         forms = self.renumbering.inputs
-        copied = sum(t.nbytes for name, t in inputs.items() if t.is_floating_point() and forms[name].moved)
+        moved = {name for name, form in forms.items() if form.moved}  # arguments without rows have no form
+        copied = sum(t.nbytes for name, t in inputs.items() if t.is_floating_point() and name in moved)
         return copied + sum(sizes[space] * row for space, row in self.output_bytes)
 
 
