@@ -67,8 +67,8 @@ class Traces:
     """The traces of one model that serve several signatures, and those forwards that want plain numbers."""
 
     def __init__(self) -> None:
-        #: By (call with sizes for copies, state of the model, settings); None where forward wants plain numbers.
         self.served = False  # whether an earlier trace served the last call of `of`
+        #: By (call with sizes for copies, state of the model, settings); None where forward wants plain numbers.
         self.filed: dict[tuple[Any, ...], Traced | None] = {}
 
     def of(
