@@ -539,7 +539,7 @@ def a_layer_replaced(s: Subject, _: pytest.MonkeyPatch) -> None:
 
 
 @on(gcn)
-def layers_swapped(s: Subject, _: pytest.MonkeyPatch) -> None:
+def a_layer_of_another_option(s: Subject, _: pytest.MonkeyPatch) -> None:
     s.model.convs[0] = seeded(lambda: gnn.GCNConv(WIDTH, 6, add_self_loops=False))
 
 
