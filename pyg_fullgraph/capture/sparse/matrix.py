@@ -75,6 +75,7 @@ class Matrix(_Base):
         super().__init__()
         self._watch, self._kind, self._entry, self._value, self._size = watch, kind, indices, value, tuple(size)
         self._coalesced, self._exact, self._compressed = coalesced, exact, compressed
+        self._stacked: Tensor | None = None
 
     @classmethod
     def __torch_function__(
@@ -200,10 +201,17 @@ class Matrix(_Base):
         return self
 
     def indices(self) -> Tensor:
-        return torch.stack(self._entries("indices", of_coalesced=True)._entry)
+        return self._entries("indices", of_coalesced=True)._as_one()
 
     def _indices(self) -> Tensor:
-        return torch.stack(self._entries("_indices")._entry)
+        return self._entries("_indices")._as_one()
+
+    def _as_one(self) -> Tensor:
+        """The indices as one tensor, whose rows they are from now on: what is written into it is theirs."""
+        if self._stacked is None:
+            self._stacked = torch.stack(self._entry)
+            self._entry = self._stacked.unbind(0)
+        return self._stacked
 
     def values(self) -> Tensor:
         return self._entries("values", of_coalesced=self._kind == "coo")._value
@@ -237,12 +245,16 @@ class Matrix(_Base):
     # Other forms ----------------------------------------------------------------------------------------------
 
     def t(self) -> Matrix:
+        return self.turned().clone() if self._kind == "coo" else self.turned()
+
+    def turned(self) -> Matrix:
+        """Rows for columns, of the same memory, which `t()` of a COO matrix does not share."""
         kind = {"csr": "csc", "csc": "csr"}.get(self._kind, self._kind)
         indices, size = (self._entry[1], self._entry[0]), (self._size[1], self._size[0], *self._size[2:])
         coalesced = self._coalesced and kind != "coo"
         return self.like(kind=kind, indices=indices, size=size, coalesced=coalesced)
 
-    T = mT = property(t)
+    T, mT = property(turned), property(t)
 
     def transpose(self, dim0: int, dim1: int) -> Matrix:
         return self.t() if {dim0 % 2, dim1 % 2} == {0, 1} and self.dim() == 2 else self.refuse("transpose")
@@ -292,11 +304,18 @@ class Matrix(_Base):
     def long(self) -> Matrix:
         return self.to(torch.int64)
 
+    def clone(self, *args: Any, **kwargs: Any) -> Matrix:
+        """The same in memory of its own: `values().fill_(1)` of either is not seen by the other."""
+        indices = tuple(entry.clone() for entry in self._entry)
+        return self.like(indices=indices, value=self._value.clone())
+
+    __deepcopy__ = clone
+
     def itself(self, *args: Any, **kwargs: Any) -> Matrix:
         """What changes nothing about the values."""
         return self
 
-    detach = clone = contiguous = cpu = requires_grad_ = __deepcopy__ = itself
+    detach = contiguous = cpu = requires_grad_ = itself
     data = property(itself)
 
     # Arithmetic -----------------------------------------------------------------------------------------------

@@ -67,7 +67,11 @@ class SparseMatrix:
             return self
         order = (self._row * self._size[1] + self._col).argsort(stable=True)
         value = None if self._value is None else self._value.index_select(0, order)
-        return self.like(row=self._row[order], col=self._col[order], value=value, ordered=True)
+        made = self.like(row=self._row[order], col=self._col[order], value=value, ordered=True)
+        if value is not None:  # from now on these are the values: what is written into them is the matrix's
+            vars(self).update(vars(made))
+            return self
+        return made
 
     # What it is -----------------------------------------------------------------------------------------------
 
@@ -181,7 +185,12 @@ class SparseMatrix:
         """What changes nothing about the values."""
         return self
 
-    detach = clone = copy = cpu = fill_cache_ = clear_cache_ = device_as = itself
+    def clone(self) -> SparseMatrix:
+        """The same in memory of its own."""
+        value = None if self._value is None else self._value.clone()
+        return self.like(row=self._row.clone(), col=self._col.clone(), value=value)
+
+    detach = copy = cpu = fill_cache_ = clear_cache_ = device_as = itself
 
     # Arithmetic -----------------------------------------------------------------------------------------------
 
