@@ -39,8 +39,8 @@ from pyg_fullgraph.runtime.arrange import Arrangement
 from pyg_fullgraph.runtime.indices import check_indices
 from pyg_fullgraph.runtime.kept import Kept, Key
 from pyg_fullgraph.runtime.ordered import NOTE, Orders
+from pyg_fullgraph.runtime.receptive_field import receptive_field
 from pyg_fullgraph.runtime.release import released
-from pyg_fullgraph.runtime.restrict import gathering_steps, restrict
 from pyg_fullgraph.runtime.results import check_out, copied, not_cached
 from pyg_fullgraph.runtime.selection import Nodes, OutputRows
 from pyg_fullgraph.runtime.workers import Workers
@@ -296,7 +296,7 @@ class Engine(OfModel):
     @property
     def hops(self) -> int:
         """Over how many edges a row of the output can see."""
-        return max((gathering_steps(item.compiled) for item in self._captured.values()), default=0)
+        return max((item.compiled.schedule.hops for item in self._captured.values()), default=0)
 
     @property
     def has_global_reduction(self) -> bool:
@@ -429,11 +429,11 @@ class Engine(OfModel):
         limits, position = None, None
         picked = None if nodes is None else nodes.on(captured.rows, structure.size_of)
         if picked is not None:
-            cone = None
-            if picked.single is not None:
-                cone = restrict(captured.program, captured.compiled, structure, inputs, picked.single)
-            if cone is not None:
-                structure, inputs, limits, position = cone.structure, cone.inputs, cone.limits, cone.position
+            found = None
+            if picked.asked is not None:
+                found = receptive_field(captured.compiled, structure, inputs, picked.asked)
+            if found is not None:
+                structure, inputs, limits, position = found.structure, found.inputs, found.limits, found.position
         device = tensors[0].device if tensors else torch.device("cpu")
         home = make_home(self.home, device)
         steps = len(captured.compiled.schedule.steps)

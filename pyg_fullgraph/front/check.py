@@ -20,7 +20,6 @@ from pyg_fullgraph.front.senders import senders
 from pyg_fullgraph.front.typed import verify
 from pyg_fullgraph.ir import needs_all_rows
 from pyg_fullgraph.runtime import Compiled
-from pyg_fullgraph.runtime.restrict import gathering_steps
 
 
 class Check:
@@ -92,7 +91,7 @@ def compared(
         result,
         forward=Holding(model) if held else model,
         engine=holding(model, engine) if held else engine,
-        hops=gathering_steps(compiled),
+        hops=compiled.schedule.hops,
         global_reduction=needs_all_rows(program, compiled.schedule),
         nodes=nodes,
         name=type(model).__name__,

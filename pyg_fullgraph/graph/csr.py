@@ -240,28 +240,10 @@ class CSR:
         return torch.cat(fresh).sort().values if len(fresh) != 1 else fresh[0]
 
     def _steps(self, nodes: Tensor) -> Iterator[Tensor]:
-        """Cuts ``nodes`` into runs of about ``EDGES_PER_STEP`` in-edges (one hub may have more)."""
-        ends = (self.rowptr[nodes + 1] - self.rowptr[nodes]).cumsum(0)  # [M]
-        start = 0
-        while True:
-            before = int(ends[start - 1]) if start > 0 else 0
-            stop = int(torch.searchsorted(ends, before + EDGES_PER_STEP, right=True))
-            stop = min(max(stop, start + 1), nodes.numel())
-            yield nodes[start:stop]
-            if stop >= nodes.numel():
-                return
-            start = stop
+        return edges_in_steps(self.rowptr, nodes)
 
     def _positions(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The CSR positions of the in-edges of ``nodes``, row after row, and the ``rowptr`` of those rows."""
-        nodes = nodes.to(self.device, torch.int64)
-        first = self.rowptr[nodes] - self.rowptr[0]  # [M]
-        degree = self.rowptr[nodes + 1] - self.rowptr[nodes]  # [M]
-        rowptr = torch.zeros(nodes.numel() + 1, dtype=torch.int64, device=self.device)
-        torch.cumsum(degree, 0, out=rowptr[1:])
-        total = int(rowptr[-1])
-        shift = (first - rowptr[:-1]).repeat_interleave(degree, output_size=total)  # [edges]
-        return rowptr, shift.add_(torch.arange(total, device=self.device))
+        return positions_of(self.rowptr, nodes.to(self.device, torch.int64))
 
     def _renumber(self, src: Tensor, sources: Tensor) -> Tensor:
         """Replaces every source by its place in ``sources``."""
@@ -287,6 +269,44 @@ class CSR:
             f"CSR({nodes}, {self.num_edges:,} edges, mean degree {mean:.1f}, "
             f"{self.nbytes / 2**20:.1f} MiB on {self.device})"
         )
+
+
+def edges_in_steps(rowptr: Tensor, rows: Tensor) -> Iterator[Tensor]:
+    """Cuts ``rows`` into runs of about ``EDGES_PER_STEP`` in-edges (one hub may have more).
+
+    Args:
+        rowptr: ``[N + 1]`` int64.
+        rows: ``[M]`` int64.
+    """
+    ends = (rowptr[rows + 1] - rowptr[rows]).cumsum(0)  # [M]
+    start = 0
+    while True:
+        before = int(ends[start - 1]) if start > 0 else 0
+        stop = int(torch.searchsorted(ends, before + EDGES_PER_STEP, right=True))
+        stop = min(max(stop, start + 1), rows.numel())
+        yield rows[start:stop]
+        if stop >= rows.numel():
+            return
+        start = stop
+
+
+def positions_of(rowptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the in-edges of some rows are.
+
+    Args:
+        rowptr: ``[N + 1]`` int64.
+        rows: ``[M]`` int64.
+
+    Returns:
+        The ``rowptr`` ``[M + 1]`` of these rows, and the CSR positions of their in-edges, row after row.
+    """
+    first = rowptr[rows] - rowptr[0]  # [M]
+    degree = rowptr[rows + 1] - rowptr[rows]  # [M]
+    bounds = torch.zeros(rows.numel() + 1, dtype=torch.int64, device=rowptr.device)
+    torch.cumsum(degree, 0, out=bounds[1:])
+    total = int(bounds[-1])
+    shift = (first - bounds[:-1]).repeat_interleave(degree, output_size=total)  # [edges]
+    return bounds, shift.add_(torch.arange(total, device=rowptr.device))
 
 
 def _narrow(index: Tensor, size: int) -> Tensor:

@@ -52,4 +52,5 @@ def format_schedule(program: Program, schedule: Schedule) -> str:
             for name, context in block.order:
                 mark = "    edge  " if context is not None else "    row   "
                 lines.append(mark + format_value(program, program[name]))
+            lines += [f"    fetch   {fetch}" for fetch in block.fetches]
     return "\n".join(lines)

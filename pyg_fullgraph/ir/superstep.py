@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import sympy
 
+from pyg_fullgraph.ir.fetches import Fetch
 from pyg_fullgraph.ir.program import Program
 
 
@@ -17,11 +18,18 @@ class BlockProgram:
         space: the rows' space.
         order: the values to compute, each with the destination index on whose in-edges it runs (None: on the rows).
         stored: values written whole, because they are needed at other rows, later, or as output.
+        fetches: what it reads of other rows.
     """
 
     space: sympy.Expr
     order: tuple[tuple[str, str | None], ...]  # (value, destination index whose in-edges it runs on; None: rows)
     stored: tuple[str, ...]
+    fetches: tuple[Fetch, ...] = ()
+
+    @property
+    def layouts(self) -> frozenset[str]:
+        """The destination indices by which it fetches."""
+        return frozenset(fetch.layout for fetch in self.fetches if fetch.layout is not None)
 
 
 @dataclass(frozen=True)
@@ -52,3 +60,8 @@ class Schedule:
     """The supersteps of a program, in order."""
 
     steps: list[Superstep] = field(default_factory=list)
+
+    @property
+    def hops(self) -> int:
+        """How many supersteps fetch over edges: over how many of them a row of the output can see."""
+        return sum(any(block.layouts for block in step.blocks) for step in self.steps)

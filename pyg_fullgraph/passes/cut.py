@@ -23,10 +23,9 @@ import sympy
 import torch
 
 from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, Superstep, Value, is_aten
+from pyg_fullgraph.ir.fetches import Instance, fetches_of
 from pyg_fullgraph.ir.fused import TO_EDGES, TO_ROWS, At, index_of
 from pyg_fullgraph.ir.fused import operands as fused_operands
-
-Instance = tuple[str, str | None]  # a value, and the destination index on whose in-edges it runs (None: its rows)
 
 
 def cut(program: Program) -> Schedule:
@@ -274,7 +273,7 @@ class _Cut:
                 order = tuple(sorted(members, key=lambda item: self.order[item[0]]))
                 stored = tuple(name for name, context in order if (name, context) in self.stored)
                 made.update(dict.fromkeys(stored, number))
-                blocks.append(BlockProgram(space, order, stored))
+                blocks.append(BlockProgram(space, order, stored, fetches_of(self.program, order, space)))
             complete = sorted(self.whole.get(number, []), key=lambda item: self.order[item])
             views = tuple(name for name in complete if self._is_view_of_input(name))
             whole = tuple(name for name in complete if name not in views)

@@ -24,7 +24,8 @@ class Binding:
     """One name the block function needs from outside: what it is, and of which value.
 
     `kind` is one of table, pool, global, rows (structural rows), edges (structural edge values in CSR order), rowptr,
-    perm, largest (how many edges the largest row has), object, size.
+    perm, largest (how many edges the largest row has), object, size (a number that the model means), rows_of (how many
+    rows are here).
     """
 
     kind: str

@@ -15,6 +15,8 @@ import sympy
 import torch
 
 from pyg_fullgraph.ir import BlockProgram, Dim, Program, Ref, Stage, Value, by_column, packet_of
+from pyg_fullgraph.ir.extents import SHAPE_ARGUMENT
+from pyg_fullgraph.ir.fetches import repeats_own_rows
 from pyg_fullgraph.ir.fused import At, operands
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.ops import trusted
@@ -24,21 +26,6 @@ from pyg_fullgraph.runtime.code import Binding, BlockCode
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 
 aten = torch.ops.aten
-
-_SHAPE_ARGUMENT = {
-    aten.view: 1,
-    aten._unsafe_view: 1,
-    aten.reshape: 1,
-    aten.expand: 1,
-    aten.repeat: 1,
-    aten.full: 0,
-    aten.zeros: 0,
-    aten.ones: 0,
-    aten.empty: 0,
-    aten.native_group_norm: 3,
-}
-
-Instance = tuple[str, str | None]
 
 
 def emit(program: Program, block: BlockProgram, layouts: tuple[str, ...]) -> BlockCode:
@@ -120,7 +107,7 @@ class Emitter:
         if value.target is None:
             return f"{self._use(value.args[0].name, context, value)}[{value.args[1]}]"
         rows = self._rows(context)
-        shape_at = _SHAPE_ARGUMENT.get(packet_of(value))
+        shape_at = SHAPE_ARGUMENT.get(packet_of(value))
         args = [
             self._render(arg, context, value, rows if position == shape_at else None)
             for position, arg in enumerate(value.args)
@@ -148,7 +135,7 @@ class Emitter:
 
     def _emit_gather(self, value: Value, context: str | None) -> str:
         x, index = value.args[0].name, value.args[1].name
-        if context is not None and index == context and self.program[x].space == self.block.space:
+        if context is not None and repeats_own_rows(self.program, value, context, self.block.space):
             k = self.layouts.index(context)
             self.kernels.append("repeat")
             rows = self._use(x, None, value, same_rows=True)
@@ -252,11 +239,17 @@ class Emitter:
                 parts.append(f"{role}={arg!r}")
                 continue
             name, where = at[role]
-            if where is At.SOURCE:  # it lives where the first operand does, and is gathered by the same index
-                parts.append(f"{role}={self._bind(f'T_{_ident(name)}', Binding('table', name))}.whole()")
+            if where is At.SOURCE:  # it is gathered by the same index as the first operand
+                parts.append(f"{role}={self._beside(value, name)}")
             else:
                 parts.append(f"{role}={self._use(name, index if where is At.EDGE else None, value)}")
         return ", ".join(parts)
+
+    def _beside(self, value: Value, name: str) -> str:
+        """Another source operand of a fused kernel: rows that the index of the first leads to as well."""
+        assert value.args[1] is not None, "an operand at sources needs an index to them"
+        table = self._bind(f"T_{_ident(name)}", Binding("table", name))
+        return f"{table}.gather({self._edge_index(value.args[1].name, value.args[2].name)})[0]"
 
     def _out(self, value: Value) -> str:
         return f", out={self._destination(value)}" if value.name in self.places else ""
@@ -272,7 +265,7 @@ class Emitter:
             return self.locals[name, context]
         local = self._local(name, context)
         constant = value.op == "aten" and value.stage is Stage.STRUCT and not value.refs()
-        if constant and value.target is not None and value.target.overloadpacket in _SHAPE_ARGUMENT:
+        if constant and value.target is not None and value.target.overloadpacket in SHAPE_ARGUMENT:
             self.lines.append(f"{local} = {self._emit_aten(value, context)}")
             return local
         self.lines.append(f"{local} = {self._load(value, context)}")
@@ -324,7 +317,7 @@ class Emitter:
                 factor = arg.expr / rows[0]
                 if factor.is_Integer:
                     return rows[1] if factor == 1 else f"{int(factor)} * {rows[1]}"
-            return self._bind(f"D{len(self.bindings)}", Binding("size", arg.expr))
+            return self._bind(f"D{len(self.bindings)}", Binding("size" if rows is None else "rows_of", arg.expr))
         if arg is None or isinstance(arg, (bool, int, str)):
             return repr(arg)
         if isinstance(arg, float) and math.isfinite(arg):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,28 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ir import Dim, Ref, Value, map_args
+from pyg_fullgraph.ir import Dim, Ref, Value, map_args, packet_of
+from pyg_fullgraph.ir.extents import SHAPE_ARGUMENT
 from pyg_fullgraph.ir.work import SizeOf
 from pyg_fullgraph.ops import trusted
 
 Lookup = Callable[[str], Any]
 
 
-def evaluate(value: Value, lookup: Lookup, size_of: SizeOf) -> Any:
+def evaluate(value: Value, lookup: Lookup, size_of: SizeOf, rows_of: SizeOf | None = None) -> Any:
     """The value of an `aten`, `gather`, `reduce`, `softmax` or fused value, from whole operands.
 
     Args:
         value: what to compute.
         lookup: name -> its whole tensor.
         size_of: symbolic size -> its number for this graph.
+        rows_of: symbolic size -> how many rows are here, where that differs.
     """
 
-    def leaf(item: Any) -> Any:
+    def leaf(item: Any, sizes: SizeOf = size_of) -> Any:
         if isinstance(item, Ref):
             return lookup(item.name)
-        return size_of(item.expr) if isinstance(item, Dim) else item
+        return sizes(item.expr) if isinstance(item, Dim) else item
 
     args, kwargs = map_args(value.args, leaf), map_args(value.kwargs, leaf)
+    if rows_of is not None and (shape := SHAPE_ARGUMENT.get(packet_of(value))) is not None:
+        here = map_args(value.args[shape], functools.partial(leaf, sizes=rows_of))
+        args = (*args[:shape], here, *args[shape + 1 :])
     if value.op == "aten":
         if value.target is None:
             return operator.getitem(*args)

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from pyg_fullgraph.runtime.structure import Structure
 from pyg_fullgraph.runtime.unions import Unions, placed_parts
 from pyg_fullgraph.runtime.workers import Workers, as_on_any_thread
 
-Prefix = dict[Any, tuple[int, ...]]
+Prefix = Mapping[Any, tuple[int, ...]]
 
 
 class Compiled:
@@ -41,6 +41,7 @@ class Compiled:
                 self.code[number, position] = _code(program, block)
         self.parts = placed_parts(program, schedule)
         self.joined = {union for union, _ in self.parts.values()}
+        self.restrictable: dict[frozenset[Any], bool] = {}  # sets of spaces -> `receptive_field.can_restrict`
 
     def prepare(self, structure: Structure) -> None:
         """Compute the structure that the block programs read, so that no thread has to."""
@@ -198,14 +199,14 @@ class Run:
         if joined is not None:
             self.tables[name] = joined
             return
-        result = evaluate(value, self.whole, self.structure.size_of)
+        result = evaluate(value, self.whole, self.structure.size_of, self.structure.rows_of)
         self.structure.learn(name, result)
         self._keep(name, result)
 
     # -- one block program ------------------------------------------------------------------------------------
 
     def _block_program(self, number: int, block: BlockProgram, code: BlockCode) -> None:
-        rows = int(self.structure.size_of(block.space))
+        rows = self.structure.rows_of(block.space)
         pools = [name for name in block.stored if self.program[name].is_pool]
         for name in pools:
             self.pools[name] = self._pool(name)
@@ -233,7 +234,7 @@ class Run:
         value = self.program[name]
         assert value.row_dim is not None and value.dtype is not None and value.space is not None
         tail = tuple(int(s) for i, s in enumerate(value.shape) if i != value.row_dim)
-        count = int(self.structure.size_of(value.space))
+        count = self.structure.rows_of(value.space)
         base = view_base(self.program, name, stored)
         if base is not None:
             if base not in self.tables:
@@ -254,6 +255,8 @@ class Run:
             return binding.value
         if binding.kind == "size":
             return self.structure.size_of(binding.value)
+        if binding.kind == "rows_of":
+            return self.structure.rows_of(binding.value)
         if binding.kind == "table":
             return self._table(binding.value)
         if binding.kind == "pool":

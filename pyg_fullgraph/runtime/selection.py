@@ -111,24 +111,24 @@ class Picked:
     whole: bool = False
 
     @property
-    def single(self) -> Tensor | None:
-        """The numbers, where all rows of nodes are of one set."""
+    def asked(self) -> dict[Any, Tensor] | None:
+        """The numbers by set of nodes; None where all rows of some set are returned."""
         sets = {axis[1] for axis in self.axes if axis is not None}
-        return self.numbers.get(next(iter(sets))) if len(sets) == 1 and not self.whole else None
+        return self.numbers if sets == self.numbers.keys() and not self.whole else None
 
     def by_space(self, program: Program) -> dict[str, Tensor]:
         """The numbers by the names of the sets."""
         return {program.space_name(size) if is_symbolic(size) else str(size): n for size, n in self.numbers.items()}
 
-    def rows_of(self, result: Any, position: Tensor | None = None) -> Any:
+    def rows_of(self, result: Any, position: Mapping[Any, Tensor] | None = None) -> Any:
         """The rows asked for of a result; `position` says where they are where fewer than all were computed."""
         leaves, packing = unpack(result)
         return packing.pack([self._rows(leaf, axis, position) for leaf, axis in zip(leaves, self.axes, strict=True)])
 
-    def _rows(self, leaf: Any, axis: Axis | None, position: Tensor | None) -> Any:
+    def _rows(self, leaf: Any, axis: Axis | None, position: Mapping[Any, Tensor] | None) -> Any:
         if axis is None or axis[1] not in self.numbers:
             return leaf
-        return _selected(leaf, axis[0], self.numbers[axis[1]] if position is None else position)
+        return _selected(leaf, axis[0], (self.numbers if position is None else position)[axis[1]])
 
 
 class Nodes:

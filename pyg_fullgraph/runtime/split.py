@@ -25,11 +25,12 @@ from dataclasses import replace
 from typing import Any
 
 from pyg_fullgraph.ir import BlockProgram, Program, Value, by_column
+from pyg_fullgraph.ir.fetches import Instance
 from pyg_fullgraph.ir.fused import FUSED, At, index_of, operands
 from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.runtime import hubs
 from pyg_fullgraph.runtime.code import Binding
-from pyg_fullgraph.runtime.emit import Emitter, Instance, _ident
+from pyg_fullgraph.runtime.emit import Emitter, _ident
 
 #: Fused reductions that weigh their messages by a softmax over all edges: two turns.
 _SOFTMAX = ("attention", "softmax_reduce")

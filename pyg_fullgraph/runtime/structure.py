@@ -5,7 +5,7 @@ Sizes, self-loops, degrees, normalisation weights, and for every aggregation its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,7 @@ class Structure:
         self.program = program
         self._numbers: dict[sympy.Expr, int | float] = {}  # of `size_of`: sympy takes half a millisecond for each
         self._blocks: dict[Any, Blocks] = {}
+        self._local: dict[sympy.Symbol, int | float] | None = None  # sizes where only some rows are here
         self.sizes: dict[sympy.Symbol, int | float] = {}
         self.values: dict[str, Any] = {}
         self.in_edges: dict[str, InEdges] = {}
@@ -78,11 +79,16 @@ class Structure:
                 self.values[value.name] = inputs[value.args[0]]
         self._theirs = {t.untyped_storage().data_ptr() for t in self.values.values()}  # until it is sealed
 
-    def restricted(self, space: sympy.Symbol, rows: int) -> Structure:
-        """A structure of the same program and sizes, but for `rows` rows of one space, that holds nothing yet."""
+    def restricted(self, rows: Mapping[sympy.Symbol, int]) -> Structure:
+        """A structure of the same graph, of which only some rows of some spaces are here; it holds nothing yet.
+
+        Args:
+            rows: how many are here, by space. `size_of` still tells how many there are.
+        """
         small = Structure.__new__(Structure)
-        small.program, small._numbers, small._blocks = self.program, {}, {}
-        small.sizes, small.values, small.in_edges = {**self.sizes, space: rows}, {}, {}
+        small.program, small._numbers, small._blocks = self.program, dict(self._numbers), {}
+        small.sizes, small.values, small.in_edges = self.sizes, {}, {}
+        small._local = {**self.sizes, **rows}
         return small
 
     def _bind_sizes(self, inputs: dict[str, Tensor]) -> None:
@@ -112,6 +118,10 @@ class Structure:
         number = expr.subs(self.sizes)
         self._numbers[expr] = int(number) if number.is_integer else float(number)
         return self._numbers[expr]
+
+    def rows_of(self, expr: sympy.Expr) -> int:
+        """How many rows of a space are here: all of them, but in a structure made by `restricted`."""
+        return int(self.size_of(expr) if self._local is None else expr.subs(self._local))
 
     def blocks(self, key: Any, cut: Callable[[], Blocks]) -> Blocks:
         """The row blocks of a block program, cut at its first run on this graph."""
