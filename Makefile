@@ -33,7 +33,7 @@ demo: setup ## train a GCN and a GAT, compare three ways to run them (DATA=file.
 	@$(STEP) "demo" $(BIN)/pyg-fullgraph demo $(if $(DATA),--data "$(DATA)") $(DEMO_ARGS)
 
 test: setup ## run all tests (PYTEST_ARGS="-k name" picks some)
-	@$(STEP) "tests" $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	@$(STEP) "tests" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 setup: $(VENV)/.built ## only the set-up: virtual environment, torch, PyG, the extension
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cases.case import Case
 from tests.graphs import DATA_VARIABLE, data_folder
 
 
@@ -17,6 +18,14 @@ def pytest_report_header() -> str:
     folder = data_folder()
     real = f"{len(list(folder.glob('*.npz')))} files" if folder else f"none ({DATA_VARIABLE} names no folder)"
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads; real graphs: {real}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one case of the coverage table meet in one process, where they share its trace (`tests.traces`)."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        if isinstance(case, Case):
+            item.add_marker(pytest.mark.xdist_group(case.id))
 
 
 @pytest.fixture(scope="session")

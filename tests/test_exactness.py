@@ -23,6 +23,7 @@ from pyg_fullgraph.plan import blocks
 from tests.cases.case import Case, GraphLike, Inputs, module_of, replay_graph
 from tests.cases.table import ALL
 from tests.graphs import NASTY
+from tests.traces import shared
 
 GRAPHS: dict[str, GraphLike] = {"replay": replay_graph(), **NASTY}
 ALWAYS = ("replay", "mixed")
@@ -135,7 +136,8 @@ def test_engine_equals_forward(case: Case) -> None:
         expected = forward(own, inputs)
         if expected is None:
             continue
-        results[name] = engine(*inputs[0], **inputs[1])
+        with shared(case.id):
+            results[name] = engine(*inputs[0], **inputs[1])
         assert_exact(f"{case.id} on {name}", own, inputs, expected, results[name])
     assert results
     assert len(engine._captured) == 1 or case.resized

@@ -41,6 +41,7 @@ from pyg_fullgraph.capture.quiet import quiet
 from pyg_fullgraph.capture.ranges import Range, check_ranges, ranges
 from pyg_fullgraph.capture.reads import Reads
 from pyg_fullgraph.capture.reads import recorded as recorded_reads
+from pyg_fullgraph.capture.repeated import many_alike
 from pyg_fullgraph.capture.required import Required, misshapen
 from pyg_fullgraph.capture.returned import Packing, unpack
 from pyg_fullgraph.capture.scalars import numbers_to_tensors
@@ -332,6 +333,7 @@ class _Trace:
         # A compiled extension must fail where it reads a fake tensor's memory: there is none behind the pointer.
         with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
             self.fake = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
+        self.fake.cache_enabled &= many_alike(before.modules.values())
         self.sizes = self._symbolic_sizes()
         self.watch.required.symbols = {space: size.node.expr for space, size in self.sizes.items()}
 

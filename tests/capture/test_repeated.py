@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import nn as gnn
 from torch_geometric.nn.conv import gcn_conv
 from torch_geometric.utils import add_self_loops, degree, remove_self_loops
@@ -98,3 +99,13 @@ def test_nothing_is_kept_in_torch_geometric() -> None:
     with torch.no_grad():
         torch.testing.assert_close(engine(X, EDGES), engine.model(X, EDGES), rtol=1e-5, atol=1e-5)
     assert gcn_conv.gcn_norm is before
+
+
+@pytest.mark.parametrize("layers", [2, 12])
+def test_fake_results_are_kept_where_many_layers_ask_for_them(layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of torch's cache costs more than the operator it spares, unless it serves several layers."""
+    kept, make = [], FakeTensorMode._make_cache_entry
+    monkeypatch.setattr(FakeTensorMode, "_make_cache_entry", lambda *args: kept.append(1) or make(*args))
+    model = _layers(layers)
+    trace(model, bind(model, (X, EDGES), {})[0])
+    assert bool(kept) == repeated.many_alike(model.modules()) == (layers == 12)

@@ -16,7 +16,6 @@ from torch import Tensor
 from pyg_fullgraph.capture.arguments import rebuild
 from pyg_fullgraph.capture.raising import raise_program
 from pyg_fullgraph.capture.signature import bind
-from pyg_fullgraph.capture.trace import trace
 from pyg_fullgraph.engine import Engine
 from pyg_fullgraph.ir import Program
 from pyg_fullgraph.ir.ends import ends
@@ -26,6 +25,7 @@ from pyg_fullgraph.runtime.arrange import Arrangement
 from tests.cases.case import Case, Inputs, module_of, replay_graph
 from tests.cases.table import ALL
 from tests.test_exactness import assert_exact, forward
+from tests.traces import traced_once
 
 #: Set it to test every case of the coverage table (five minutes) instead of these.
 ALL_CASES = "PYG_FULLGRAPH_ALL_GRAPHS"
@@ -49,14 +49,14 @@ REFUSED = {
 }
 
 
-def program_of(module: torch.nn.Module, inputs: Inputs) -> tuple[Program, Any, list[Tensor]]:
+def program_of(name: str, module: torch.nn.Module, inputs: Inputs) -> tuple[Program, Any, list[Tensor]]:
     signature, tensors = bind(module, *inputs)
-    return raise_program(trace(module, signature)), signature, tensors
+    return raise_program(traced_once(name, module, signature)), signature, tensors
 
 
-def renumbered(module: torch.nn.Module, inputs: Inputs) -> tuple[Arrangement, Inputs]:
+def renumbered(name: str, module: torch.nn.Module, inputs: Inputs) -> tuple[Arrangement, Inputs]:
     """The arguments with all nodes renumbered at random."""
-    program, signature, tensors = program_of(module, inputs)
+    program, signature, tensors = program_of(name, module, inputs)
     names = [leaf.name for leaf in signature.leaves]
     sizes = signature.sizes(tensors)
     generator = torch.Generator().manual_seed(11)
@@ -79,7 +79,7 @@ def test_the_named_cases_exist() -> None:
 def test_renumbered_arguments_give_the_renumbered_result(case: Case) -> None:
     module, inputs = module_of(case), case.make_inputs(replay_graph())
     try:
-        arrangement, changed = renumbered(module, inputs)
+        arrangement, changed = renumbered(case.id, module, inputs)
     except NotRenumberable as reason:
         assert case.id not in RENUMBERED
         pytest.skip(str(reason))
@@ -91,9 +91,9 @@ def test_renumbered_arguments_give_the_renumbered_result(case: Case) -> None:
     assert_exact(case.id, module, inputs, expected, arrangement.restored(got))
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in REFUSED])
 def test_refused_with_a_reason(name: str) -> None:
     case = next(case for case in ALL if case.id == name)
-    program, _, _ = program_of(module_of(case), case.make_inputs(replay_graph()))
+    program, _, _ = program_of(name, module_of(case), case.make_inputs(replay_graph()))
     with pytest.raises(NotRenumberable, match=REFUSED[name]):
         renumber(program, ends(program))
