@@ -43,6 +43,7 @@ from pyg_fullgraph.runtime.receptive_field import receptive_field
 from pyg_fullgraph.runtime.release import released
 from pyg_fullgraph.runtime.results import check_out, copied, not_cached
 from pyg_fullgraph.runtime.selection import Nodes, OutputRows
+from pyg_fullgraph.runtime.store import TableStore
 from pyg_fullgraph.runtime.workers import Workers
 
 #: Held while a model is traced or its own forward runs to verify: a trace replaces tensors of the model, and torch's
@@ -279,11 +280,12 @@ class Engine(OfModel):
             tensors, graph = arrangement.arranged(signature.names, tensors), graph.also(arrangement.number)
         structure = self._structure(captured, tensors, graph)
         self._last, compiled = signature, captured.compiled
+        plan = structure.planned(functools.partial(compiled.plan, structure))
         keys = sorted(compiled.code)
         return explain(
             captured.program,
             compiled.schedule,
-            predict(captured.program, compiled.schedule, structure.size_of, self._threads()),
+            predict(captured.program, compiled.schedule, structure.size_of, self._threads(), plan),
             [compiled.code[key].kernels for key in keys],
             [compiled.code[key].text for key in keys],
             structure.nbytes() + (0 if arrangement is None else arrangement.nbytes),
@@ -291,6 +293,7 @@ class Engine(OfModel):
             [*whole_notes(captured.program, compiled.schedule, compiled.joined), *([note] if note else [])],
             measure_machine(self._threads()),
             structure.measured,
+            plan,
         )
 
     @property
@@ -435,24 +438,25 @@ class Engine(OfModel):
             if found is not None:
                 structure, inputs, limits, position = found.structure, found.inputs, found.limits, found.position
         device = tensors[0].device if tensors else torch.device("cpu")
-        home = make_home(self.home, device)
+        plan = structure.planned(functools.partial(captured.compiled.plan, structure, limits))
+        store = TableStore(make_home(self.home, device))
         steps = len(captured.compiled.schedule.steps)
         try:
             run = Run(
                 captured.compiled,
                 structure,
+                plan,
                 inputs,
                 lambda name: self._parameter(captured, inputs, name).detach(),
-                home,
+                store,
                 self._threads() if device.type == "cpu" else 1,
                 Progress(progress, steps),
-                limits,
                 self._workers,
             )
             result = assembled(not_cached(run.run(), structure, tensors))
             structure.measured = tuple(run.seconds)
         finally:
-            home.close()
+            store.close()
         return result if picked is None else picked.rows_of(result, position)
 
     def _parameter(self, captured: _Captured, inputs: Mapping[str, Tensor], name: str) -> Tensor:

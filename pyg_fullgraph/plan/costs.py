@@ -11,6 +11,7 @@ from pyg_fullgraph.ir.fused import FUSED, At, operands
 from pyg_fullgraph.ir.work import SizeOf, product_flops
 from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
 from pyg_fullgraph.plan.machine import Machine
+from pyg_fullgraph.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -62,25 +63,22 @@ class StepCost:
         return sum(block.seconds(machine) for block in self.blocks)
 
 
-def predict(program: Program, schedule: Schedule, size_of: SizeOf, threads: int) -> list[StepCost]:
+def predict(
+    program: Program, schedule: Schedule, size_of: SizeOf, threads: int, plan: Plan | None = None
+) -> list[StepCost]:
     """Predicted bytes of every superstep.
 
     Args:
         program, schedule: what runs.
         size_of: symbolic size -> number; of every space of a DATA value.
         threads: blocks in flight.
+        plan: of the graph, for the tables; without it they are not counted.
     """
-    steps, alive = [], {}
-    for step in schedule.steps:
-        for name in step.whole:  # views cost nothing
-            alive[name] = _bytes(program, name, size_of)
-        for block in step.blocks:
-            alive.update({name: _bytes(program, name, size_of) for name in block.stored})
+    steps = []
+    for number, step in enumerate(schedule.steps):
         costs = tuple(_block_cost(program, block, size_of) for block in step.blocks)
         in_flight = threads * (ROW_BYTES + EDGE_BYTES) if costs else 0
-        steps.append(StepCost(costs, sum(alive.values()), in_flight))
-        for name in step.frees:
-            alive.pop(name, None)
+        steps.append(StepCost(costs, 0 if plan is None else plan.steps[number].held, in_flight))
     return steps
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyg_fullgraph.ir import Program, Schedule
 from pyg_fullgraph.ir.printer import format_schedule
 from pyg_fullgraph.passes import Change
-from pyg_fullgraph.plan import Machine, StepCost
+from pyg_fullgraph.plan import Machine, Plan, StepCost
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Report:
         passes: what each compiler pass changed; `report.passes[i].diff` shows the program's lines.
         machine: the rates that the predicted seconds rest on; None where there are none (no C++ kernels).
         measured: seconds of every superstep of the last call on this very graph; empty where there was none.
+        plan: what each superstep stores, fetches and frees, in bytes; `print(report.plan)`.
     """
 
     schedule_text: str
@@ -36,6 +37,7 @@ class Report:
     passes: tuple[Change, ...] = ()
     machine: Machine | None = None
     measured: tuple[float, ...] = ()
+    plan: Plan | None = None
 
     @property
     def predicted(self) -> tuple[float, ...]:
@@ -170,6 +172,7 @@ def explain(
     notes: list[str],
     machine: Machine | None = None,
     measured: tuple[float, ...] = (),
+    plan: Plan | None = None,
 ) -> Report:
     """A report of a schedule, its predicted costs, and what the last call took."""
     return Report(
@@ -182,4 +185,5 @@ def explain(
         tuple(passes),
         machine,
         measured,
+        plan,
     )

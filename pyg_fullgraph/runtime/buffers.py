@@ -73,19 +73,6 @@ def outputs_of(program: Program, value: Value) -> list[Value]:
     return sorted((item for item in found if item.target is None), key=lambda item: int(item.args[1]))
 
 
-def view_base(program: Program, name: str, stored: tuple[str, ...]) -> str | None:
-    """The stored value that `name` is a view of, rows first: both can share one table. None where there is none."""
-    base = program[name]
-    while is_aten(base, aten.view) and base.row_dim == 0:
-        below = program[base.args[0].name]
-        if below.row_dim != 0 or below.space != base.space:
-            return None
-        if below.name in stored:
-            return below.name
-        base = below
-    return None
-
-
 def place_values(program: Program, block: BlockProgram) -> tuple[dict[str, Place], tuple[Slot, ...]]:
     """The place of every row value that can be computed in a given one, and the scratch that takes.
 

@@ -20,8 +20,9 @@ from pyg_fullgraph.ir.fetches import repeats_own_rows
 from pyg_fullgraph.ir.fused import At, operands
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.ops import trusted
+from pyg_fullgraph.plan.tables import view_base
 from pyg_fullgraph.runtime.aggregate import aggregate
-from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values, view_base
+from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values
 from pyg_fullgraph.runtime.code import Binding, BlockCode
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,20 +14,29 @@ from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Ref, Schedule, Stage, map_args
 from pyg_fullgraph.ir.program import is_symbolic, symbols_of
-from pyg_fullgraph.plan import Blocks, cut_blocks, edge_limit
-from pyg_fullgraph.runtime.buffers import view_base
+from pyg_fullgraph.plan import (
+    Blocks,
+    Launch,
+    Limits,
+    Plan,
+    Residence,
+    StepPlan,
+    edge_limit,
+    make_plan,
+    placed_parts,
+    row_blocks,
+)
 from pyg_fullgraph.runtime.code import Binding, BlockCode, layouts_of
 from pyg_fullgraph.runtime.emit import emit
 from pyg_fullgraph.runtime.evaluate import evaluate
-from pyg_fullgraph.runtime.home import Home, Table, TensorTable
+from pyg_fullgraph.runtime.home import Table, TensorTable
 from pyg_fullgraph.runtime.pools import GroupPool, RowPool
 from pyg_fullgraph.runtime.progress import Progress
 from pyg_fullgraph.runtime.split import split
+from pyg_fullgraph.runtime.store import TableStore
 from pyg_fullgraph.runtime.structure import Structure
-from pyg_fullgraph.runtime.unions import Unions, placed_parts
+from pyg_fullgraph.runtime.unions import Unions
 from pyg_fullgraph.runtime.workers import Workers, as_on_any_thread
-
-Prefix = Mapping[Any, tuple[int, ...]]
 
 
 class Compiled:
@@ -81,6 +90,27 @@ class Compiled:
     def _is_struct(self, name: str) -> bool:
         return self.program[name].stage is Stage.STRUCT
 
+    def plan(self, structure: Structure, limits: Limits | None = None) -> Plan:
+        """What a run on a graph does.
+
+        Args:
+            structure: of the graph, prepared.
+            limits: where not all rows that are here are computed.
+        """
+        layouts = {id(block): code.layouts for block, code in self._blocks()}
+        return make_plan(
+            self.program,
+            self.schedule,
+            self.parts,
+            structure.extent,
+            lambda block: [structure.in_edges[index].rowptr for index in layouts[id(block)]],
+            limits,
+        )
+
+    def _blocks(self) -> Iterator[tuple[BlockProgram, BlockCode]]:
+        for (number, position), code in self.code.items():
+            yield self.schedule.steps[number].blocks[position], code
+
 
 def _code(program: Program, block: BlockProgram) -> BlockCode:
     """A block program's text, and that for a row with too many edges where it holds edge values."""
@@ -98,12 +128,12 @@ class Run:
     Args:
         compiled: the program.
         structure: of the graph at hand, prepared.
+        plan: of this graph.
         inputs: every tensor argument by name.
         parameters: parameters and buffers by qualified name, read now.
-        home: where the values at the cuts live.
+        store: of the tables.
         threads: how many blocks run at a time.
         progress: told of rows done.
-        limits: superstep -> rows to compute of each space, where fewer than all are needed.
         workers: threads that may still be there from the last run.
     """
 
@@ -111,24 +141,25 @@ class Run:
         self,
         compiled: Compiled,
         structure: Structure,
+        plan: Plan,
         inputs: dict[str, Tensor],
         parameters: Callable[[str], Tensor],
-        home: Home,
+        store: TableStore,
         threads: int,
         progress: Progress,
-        limits: Prefix | None = None,
         workers: Workers | None = None,
     ) -> None:
         self.workers = workers or Workers()
-        self.compiled, self.structure, self.home = compiled, structure, home
+        self.compiled, self.structure, self.plan, self.store = compiled, structure, plan, store
         self.device = next((tensor.device for tensor in inputs.values()), torch.device("cpu"))
         self.program = compiled.program
-        self.threads, self.progress, self.limits = threads, progress, limits or {}
+        self.threads, self.progress = threads, progress
         self.tables: dict[str, Table] = {}
         self.globals: dict[str, Any] = {}
         self.pools: dict[str, RowPool | GroupPool] = {}
         self.seconds: list[float] = []
-        self.unions = Unions(self.program, compiled.parts, structure.size_of, home)
+        self.unions = Unions(self.program, compiled.parts, structure.size_of, plan.tables, store)
+        store.reserve(plan)
         for value in self.program:
             if value.op == "param":
                 self.globals[value.name] = parameters(value.args[0])
@@ -146,10 +177,12 @@ class Run:
     def _keep(self, name: str, result: Any) -> None:
         """File a whole result: a table where it has rows, a global otherwise."""
         value = self.program[name]
-        if value.row_dim is None or not isinstance(result, Tensor):
-            self.globals[name] = result
-        else:
-            self.tables[name] = TensorTable(result.movedim(value.row_dim, 0))
+        if value.row_dim is not None and isinstance(result, Tensor):
+            self.tables[name] = self.store.adopt(name, result.movedim(value.row_dim, 0))
+            return
+        self.globals[name] = result
+        if isinstance(result, Tensor):
+            self.store.adopt(name, result)
 
     def whole(self, name: str) -> Any:
         """Any value, whole and in its own layout."""
@@ -174,15 +207,13 @@ class Run:
             self.unions.close()
 
     def _run(self) -> Any:
-        for number, step in enumerate(self.compiled.schedule.steps):
+        for number, step in enumerate(self.plan.steps):
             start = time.perf_counter()
-            for name in (*step.views, *step.whole):
+            for name in step.whole:
                 self._whole_operator(name)
-            for position, block in enumerate(step.blocks):
-                self._block_program(number, block, self.compiled.code[number, position])
-            for name in step.frees:
-                self.tables.pop(name, None)
-                self.globals.pop(name, None)
+            for position, launch in enumerate(step.launches):
+                self._launch(number, launch, self.compiled.code[number, position])
+            self._free(step)
             self.seconds.append(time.perf_counter() - start)
         return map_args(
             self.program.outputs,
@@ -193,11 +224,17 @@ class Run:
             ),
         )
 
+    def _free(self, step: StepPlan) -> None:
+        for name in step.frees:
+            self.tables.pop(name, None)
+            self.globals.pop(name, None)
+            self.store.free(name)
+
     def _whole_operator(self, name: str) -> None:
         value = self.program[name]
         joined = self.unions.joined(name, self.whole)
         if joined is not None:
-            self.tables[name] = joined
+            self.tables[name] = self.store.adopt(name, joined.whole())
             return
         result = evaluate(value, self.whole, self.structure.size_of, self.structure.rows_of)
         self.structure.learn(name, result)
@@ -205,23 +242,20 @@ class Run:
 
     # -- one block program ------------------------------------------------------------------------------------
 
-    def _block_program(self, number: int, block: BlockProgram, code: BlockCode) -> None:
-        rows = self.structure.rows_of(block.space)
+    def _launch(self, number: int, launch: Launch, code: BlockCode) -> None:
+        block, edges = launch.block, [self.structure.in_edges[index].rowptr for index in code.layouts]
         pools = [name for name in block.stored if self.program[name].is_pool]
         for name in pools:
             self.pools[name] = self._pool(name)
         for name in block.stored:
             if not self.program[name].is_pool:
-                self.tables[name] = self._new_table(name, block.stored)
-        rows = min(rows, self.limits.get(block.space, (rows,) * (number + 1))[number])
-        if rows == 0 and not pools:
+                self.tables[name] = self._new_table(name)
+        rows, blocks = launch.rows, launch.blocks
+        if rows is None or blocks is None:  # an operator before has told it
+            rows = self.structure.rows_of(block.space)
+            blocks = row_blocks(self.program, block, rows, lambda _: edges)
+        if not blocks:
             return
-        edges = [self.structure.in_edges[index] for index in code.layouts]
-        blocks: Blocks = [(0, 0, ((0, 0),) * len(edges))]  # a total of no rows is still a total
-        if rows > 0:
-            blocks = self.structure.blocks(
-                (block.stored, rows), lambda: cut_blocks(self.program, block, rows, [e.rowptr for e in edges])
-            )
         with code.bound(self._resolve) as function, self.progress.superstep(number, rows):
             most = max(r1 - r0 for r0, r1, _ in blocks)
             scratch = functools.partial(code.scratch, most, self.device)
@@ -229,18 +263,18 @@ class Run:
         for name in pools:
             self._keep(name, self.pools.pop(name).result())
 
-    def _new_table(self, name: str, stored: tuple[str, ...]) -> Table:
+    def _new_table(self, name: str) -> Table:
         """Where a value's rows go: a table of its own, rows of a joined one, or the table that it is a view of."""
-        value = self.program[name]
-        assert value.row_dim is not None and value.dtype is not None and value.space is not None
-        tail = tuple(int(s) for i, s in enumerate(value.shape) if i != value.row_dim)
-        count = self.structure.rows_of(value.space)
-        base = view_base(self.program, name, stored)
-        if base is not None:
-            if base not in self.tables:
-                self.tables[base] = self._new_table(base, stored)
-            return TensorTable(self.tables[base].whole().view(count, *tail))
-        return self.unions.part(name) or self.home.allocate(count, tail, value.dtype)
+        if name in self.tables:
+            return self.tables[name]
+        spec, value = self.plan.tables[name], self.program[name]
+        assert value.space is not None
+        rows = self.structure.rows_of(value.space)
+        if spec.residence is Residence.VIEW and spec.alias_of is not None:
+            base = self.tables[spec.alias_of] = self._new_table(spec.alias_of)
+            self.store.share(name)
+            return TensorTable(base.whole().view(rows, *spec.tail))
+        return self.unions.part(name) or self.store.allocate(spec, rows, spec.tail)
 
     def _pool(self, name: str) -> RowPool | GroupPool:
         value = self.program[name]

@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_map
 from pyg_fullgraph import ops
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.ir import Program, Stage
+from pyg_fullgraph.ir.extents import Extent
 from pyg_fullgraph.ir.program import is_symbolic, symbols_of
-from pyg_fullgraph.plan import Blocks
+from pyg_fullgraph.plan import Plan
 from pyg_fullgraph.runtime.evaluate import evaluate
 
 _INT32 = 2**31 - 1
@@ -67,7 +68,7 @@ class Structure:
     def __init__(self, program: Program, inputs: dict[str, Tensor]) -> None:
         self.program = program
         self._numbers: dict[sympy.Expr, int | float] = {}  # of `size_of`: sympy takes half a millisecond for each
-        self._blocks: dict[Any, Blocks] = {}
+        self.plan: Plan | None = None
         self._local: dict[sympy.Symbol, int | float] | None = None  # sizes where only some rows are here
         self.sizes: dict[sympy.Symbol, int | float] = {}
         self.values: dict[str, Any] = {}
@@ -86,7 +87,7 @@ class Structure:
             rows: how many are here, by space. `size_of` still tells how many there are.
         """
         small = Structure.__new__(Structure)
-        small.program, small._numbers, small._blocks = self.program, dict(self._numbers), {}
+        small.program, small._numbers, small.plan = self.program, dict(self._numbers), None
         small.sizes, small.values, small.in_edges = self.sizes, {}, {}
         small._local = {**self.sizes, **rows}
         return small
@@ -123,11 +124,19 @@ class Structure:
         """How many rows of a space are here: all of them, but in a structure made by `restricted`."""
         return int(self.size_of(expr) if self._local is None else expr.subs(self._local))
 
-    def blocks(self, key: Any, cut: Callable[[], Blocks]) -> Blocks:
-        """The row blocks of a block program, cut at its first run on this graph."""
-        if key not in self._blocks:
-            self._blocks[key] = cut()
-        return self._blocks[key]
+    def extent(self, space: sympy.Expr) -> Extent | None:
+        """The rows of a space; None where only the run tells how many there are."""
+        definers = (self.program.definers.get(symbol) for symbol in space.free_symbols)
+        if any(name is not None and self.program[name].stage is Stage.DATA for name in definers):
+            return None
+        local = self.rows_of(space)
+        return Extent(int(self.size_of(space)), local, local)
+
+    def planned(self, make: Callable[[], Plan]) -> Plan:
+        """The plan of a run on this graph, made at its first."""
+        if self.plan is None:
+            self.plan = make()
+        return self.plan
 
     def value(self, name: str) -> Any:
         """A STRUCT value in its original order."""

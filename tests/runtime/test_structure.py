@@ -1,4 +1,4 @@
-"""Sizes are asked once, and again where a value tells another number; blocks are cut once per graph."""
+"""Sizes are asked once, and again where a value tells another number."""
 
 from __future__ import annotations
 
@@ -34,12 +34,9 @@ def test_a_size_read_from_data_is_not_that_of_the_last_call() -> None:
         assert (found.size_of(K), found.size_of(N + K)) == (number, 5 + number)
 
 
-def test_a_restricted_structure_has_its_own_rows_and_blocks_but_the_sizes_of_all() -> None:
+def test_a_restricted_structure_has_its_own_rows_but_the_sizes_of_all() -> None:
     found = structure()
     found.size_of(N + 1)
-    found.blocks("key", lambda: [(0, 5, ())])
     small = found.restricted({N: 2})
     assert (small.size_of(N + 1), found.size_of(N + 1)) == (6, 6)
     assert (small.rows_of(N), small.rows_of(2 * N), found.rows_of(N)) == (2, 4, 5)
-    assert small.blocks("key", lambda: [(0, 2, ())]) == [(0, 2, ())]
-    assert found.blocks("key", lambda: []) == [(0, 5, ())]
