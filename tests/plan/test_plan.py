@@ -136,7 +136,7 @@ def test_a_plan_is_text_and_a_value() -> None:
     stored = first.launches[0].block.stored[0]
     assert plan.tables[stored].residence is Residence.TABLE and plan.tables[stored].born == 0
     assert stored in last.frees and plan.tables[stored].dies == 1
-    assert [fetch.value for fetch in last.launches[0].fetches][0] in first.launches[0].block.stored
+    assert next(fetch.value for fetch in last.launches[0].fetches) in first.launches[0].block.stored
     other = engine.explain(x[:200], edges % 200).plan
     assert other.digest != plan.digest
 
