@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -130,6 +131,62 @@ void aggregate(const std::vector<Place>& outs, const fg::MessageArgs& given, Add
   fg::aggregate(args, threads);
 }
 
+// A matrix packed for another instruction set would be read wrongly.
+void check_panel(int64_t panel, int dtype) {
+  if (panel != fg::kernels().linear_panel(dtype))
+    throw std::invalid_argument("the matrix was packed for another instruction set");
+}
+
+void linear_pack(Address packed, Address matrix, int64_t head_stride, int64_t inner_stride,
+                 int64_t column_stride, int64_t heads, int64_t inner, int64_t columns, int dtype) {
+  py::gil_scoped_release release;
+  fg::LinearArgs args;
+  args.heads = heads;
+  args.inner = inner;
+  args.columns = columns;
+  args.dtype = dtype;
+  fg::kernels().linear_pack(args, pointer(matrix), head_stride, inner_stride, column_stride,
+                            pointer<void>(packed));
+}
+
+void linear(Place out, Place x, Address packed, int64_t panel, Address which, Address bias, Place add,
+            int64_t rows, int64_t heads, int64_t inner, int64_t columns, int dtype, int activation,
+            int threads) {
+  check_panel(panel, dtype);
+  py::gil_scoped_release release;
+  fg::LinearArgs args;
+  args.x = rows_at(x);
+  args.packed = pointer(packed);
+  args.which = pointer<const int64_t>(which);
+  args.bias = pointer(bias);
+  args.add = rows_at(add);
+  args.rows = rows;
+  args.heads = heads;
+  args.inner = inner;
+  args.columns = columns;
+  args.out = pointer<void>(out.first);
+  args.out_stride = out.second;
+  args.dtype = dtype;
+  args.activation = activation;
+  fg::linear(args, threads);
+}
+
+void edge_linear(Place out, const fg::MessageArgs& given, Address packed, int64_t panel, Address bias,
+                 int64_t columns, int activation, int reduce, int threads) {
+  check_panel(panel, given.dtype);
+  py::gil_scoped_release release;
+  fg::EdgeLinearArgs args;
+  args.message = given;
+  args.packed = pointer(packed);
+  args.bias = pointer(bias);
+  args.columns = columns;
+  args.out = pointer<void>(out.first);
+  args.out_stride = out.second;
+  args.activation = activation;
+  args.reduce = reduce;
+  fg::edge_linear(args, threads);
+}
+
 void gather(Address out, int64_t out_stride, Address x, int64_t x_stride, int64_t row_bytes, Address index,
             int index_type, int64_t edges, int threads) {
   py::gil_scoped_release release;
@@ -180,6 +237,10 @@ PYBIND11_MODULE(_C, m) {
   py::class_<fg::MessageArgs>(m, "Message", py::module_local()).def(py::init(&message_of));
   m.def("message", &message);
   m.def("aggregate", &aggregate);
+  m.def("linear_panel", [](int dtype) { return fg::kernels().linear_panel(dtype); });
+  m.def("linear_pack", &linear_pack);
+  m.def("linear", &linear);
+  m.def("edge_linear", &edge_linear);
   m.def("gather", &gather);
   m.def("repeat", &repeat);
   m.def("csr", &csr);

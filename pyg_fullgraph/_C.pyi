@@ -80,6 +80,48 @@ class Message:
 
 def message(out: Place, message: Message, threads: int, /) -> None: ...
 def aggregate(outs: list[Place], message: Message, scale: int, threads: int, /) -> None: ...
+def linear_panel(dtype: int, /) -> int: ...
+def linear_pack(
+    packed: int,
+    matrix: int,
+    head_stride: int,
+    inner_stride: int,
+    column_stride: int,
+    heads: int,
+    inner: int,
+    columns: int,
+    dtype: int,
+    /,
+) -> None: ...
+def linear(
+    out: Place,
+    x: Place,
+    packed: int,
+    panel: int,
+    which: int,
+    bias: int,
+    add: Place,
+    rows: int,
+    heads: int,
+    inner: int,
+    columns: int,
+    dtype: int,
+    activation: int,
+    threads: int,
+    /,
+) -> None: ...
+def edge_linear(
+    out: Place,
+    message: Message,
+    packed: int,
+    panel: int,
+    bias: int,
+    columns: int,
+    activation: int,
+    reduce: int,
+    threads: int,
+    /,
+) -> None: ...
 def gather(
     out: int,
     out_stride: int,

@@ -88,6 +88,31 @@ struct AggregateArgs {
   const void* scale = nullptr;
 };
 
+// out[r, h, :] = activation(x[r, h, :] @ W[h] + bias[h, :] + add[r, h, :]); float32 or float64.
+struct LinearArgs {
+  Rows x;                        // [R, H * K]
+  const void* packed = nullptr;  // W [T, K, N] as linear_pack writes it
+  const int64_t* which = nullptr;  // [H] of T: the matrix of each head; null: head h has matrix h
+  const void* bias = nullptr;    // [H * N], or null
+  Rows add;                      // [R, H * N], or absent; may be `out`
+  int64_t rows = 0, heads = 1, inner = 0, columns = 0;
+  void* out = nullptr;
+  int64_t out_stride = 0;
+  int dtype = kFloat32, activation = kNoActivation;
+};
+
+// out[i] = reduce over the edges e of row i of activation(m[e] @ W + bias), m a message; float32 or float64;
+// a row without edges is 0.
+struct EdgeLinearArgs {
+  MessageArgs message;           // its `out` is not used
+  const void* packed = nullptr;  // W [width, columns], as linear_pack writes it
+  const void* bias = nullptr;    // [columns], or null
+  int64_t columns = 0;
+  void* out = nullptr;  // [B, columns]
+  int64_t out_stride = 0;
+  int activation = kNoActivation, reduce = kSum;  // all but kMul
+};
+
 // The functions of one instruction set. Part functions take edges [e0, e1) of one row that has too many for
 // one thread; their results are merged in order, so that neither the threads nor their number change a bit.
 // `scratch` is a buffer of at least the bytes that the *_scratch function names for rows (parts) of at most
@@ -126,6 +151,13 @@ struct Kernels {
                       const int64_t* rowptr, int64_t r0, int64_t r1);
   float (*sum_lines)(const char* x, int64_t row_bytes, const int32_t* index, int64_t e0, int64_t e1,
                      int64_t edges);
+  // Columns are packed in panels of so many, the last one filled up with zeros.
+  int64_t (*linear_panel)(int dtype);
+  void (*linear_pack)(const LinearArgs&, const void* matrix, int64_t head_stride, int64_t inner_stride,
+                      int64_t column_stride, void* packed);
+  void (*linear_rows)(const LinearArgs&, int64_t r0, int64_t r1);
+  int64_t (*edge_linear_scratch)(const EdgeLinearArgs&);
+  void (*edge_linear_rows)(const EdgeLinearArgs&, int64_t r0, int64_t r1, void* scratch);
 };
 
 inline int64_t accumulator_bytes(int dtype) {

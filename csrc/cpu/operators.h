@@ -11,6 +11,8 @@ void attention(const AttendArgs& args, int threads);
 void edge_scores(const AttendArgs& args, int threads);
 void message(const MessageArgs& args, int threads);
 void aggregate(const AggregateArgs& args, int threads);
+void linear(const LinearArgs& args, int threads);
+void edge_linear(const EdgeLinearArgs& args, int threads);
 void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,
             const void* index, int index_type, int64_t edges, int threads);
 void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,

@@ -14,6 +14,7 @@ import torch
 
 from pyg_fullgraph.ir import BlockProgram, Program, Value, by_column, is_aten
 from pyg_fullgraph.ir.program import is_symbolic
+from pyg_fullgraph.runtime.products import Products
 
 aten = torch.ops.aten
 
@@ -73,18 +74,21 @@ def outputs_of(program: Program, value: Value) -> list[Value]:
     return sorted((item for item in found if item.target is None), key=lambda item: int(item.args[1]))
 
 
-def place_values(program: Program, block: BlockProgram) -> tuple[dict[str, Place], tuple[Slot, ...]]:
+def place_values(
+    program: Program, block: BlockProgram, products: Products
+) -> tuple[dict[str, Place], tuple[Slot, ...]]:
     """The place of every row value that can be computed in a given one, and the scratch that takes.
 
     Args:
         program, block: what a block computes.
+        products: values that are computed inside of others' products, and products by type.
     """
-    return _Places(program, block).run()
+    return _Places(program, block, products).run()
 
 
 class _Places:
-    def __init__(self, program: Program, block: BlockProgram) -> None:
-        self.program, self.block = program, block
+    def __init__(self, program: Program, block: BlockProgram, products: Products) -> None:
+        self.program, self.block, self.products = program, block, products
         self.order = [name for name, _ in block.order]
         self.rows = {name for name, context in block.order if context is None}
         self.last = self._last_uses()
@@ -109,14 +113,16 @@ class _Places:
         return self.places, tuple(self.slots)
 
     def _wants_slot(self, name: str) -> bool:
-        return name not in self.places and name not in self.block.stored and self._writes(name)
+        virtual = name in self.places or (name, None) in self.products.inside
+        return not virtual and name not in self.block.stored and self._writes(name)
 
     def _last_uses(self) -> dict[str, int]:
         """Position of the last use of every row value, uses of its views included."""
         last = {name: position for position, name in enumerate(self.order)}
-        for position, (name, _context) in reversed(list(enumerate(self.block.order))):
+        for position, (name, context) in reversed(list(enumerate(self.block.order))):
             value = self.program[name]
-            reach = last[name] if self._is_alias(value) else position
+            later = self._is_alias(value) or (name, context) in self.products.inside
+            reach = last[name] if later else position
             for ref in value.refs():
                 if ref in last:
                     last[ref] = max(last[ref], reach)
@@ -136,6 +142,8 @@ class _Places:
             return True
         if value.op == "aten" and value.target is None:  # one output of a kernel that has several
             return self.program[value.args[0].name].op == "message_reduce"
+        if name in self.products.typed:
+            return True
         return value.op == "aten" and value.target is not None and not self._is_alias(value) and self._has_out(value)
 
     @staticmethod

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ Block = Callable[..., None]
 class Binding:
     """One name the block function needs from outside: what it is, and of which value.
 
-    `kind` is one of table, pool, global, rows (structural rows), edges (structural edge values in CSR order), rowptr,
-    perm, largest (how many edges the largest row has), object, size (a number that the model means), rows_of (how many
-    rows are here).
+    `kind` is one of table, pool, global, packed (a global matrix, as products read it), rows (structural rows), ranges
+    (of structural types of rows), edges (structural edge values in CSR order), rowptr, perm, largest (how many edges
+    the largest row has), object, size (a number that the model means), rows_of (how many rows are here).
     """
 
     kind: str
@@ -85,14 +85,14 @@ class BlockCode:
     def _function(self, name: str, resolve: Callable[[Binding], Any], scopes: list[dict[str, Any]]) -> Block:
         scope: dict[str, Any] = {key: resolve(binding) for key, binding in self.bindings.items()}
         scopes.append(scope)
-        exec(self._compiled, scope)
-        function: Block = scope.pop(name)  # its globals must not hold it: such a cycle keeps every table
-        return function
+        return FunctionType(self._compiled, scope, name)  # the scope must not hold it: such a cycle keeps every table
 
     @cached_property
     def _compiled(self) -> CodeType:
-        """The text compiled once: each call only binds it to other tensors."""
-        return compile(self.text, "<pyg_fullgraph block program>", "exec")
+        """The function's code, made once: each call only binds it to other tensors."""
+        whole = compile(self.text, "<pyg_fullgraph block program>", "exec")
+        (code,) = (item for item in whole.co_consts if isinstance(item, CodeType))
+        return code
 
 
 def layouts_of(program: Program, block: BlockProgram) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ from pyg_fullgraph.ir.fetches import repeats_own_rows
 from pyg_fullgraph.ir.fused import At, operands
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.ops import trusted
+from pyg_fullgraph.ops.linear import edge_linear, linear
 from pyg_fullgraph.plan.tables import view_base
 from pyg_fullgraph.runtime.aggregate import aggregate
 from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values
 from pyg_fullgraph.runtime.code import Binding, BlockCode
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
+from pyg_fullgraph.runtime.products import Product, find_products, typed
 
 aten = torch.ops.aten
 
@@ -51,7 +53,8 @@ class Emitter:
         self.objects: dict[int, str] = {}
         self.computed = set(block.order)
         self.kernels: list[str] = []
-        self.places, self.slots = place_values(program, block)
+        self.products = find_products(program, block)
+        self.places, self.slots = place_values(program, block, self.products)
 
     def run(self) -> BlockCode:
         """The block function, and what must be bound to it."""
@@ -75,6 +78,8 @@ class Emitter:
 
     def _instance(self, name: str, context: str | None) -> None:
         value = self.program[name]
+        if (name, context) in self.products.inside:
+            return
         if value.is_pool:
             self._emit_pool(value)
             return
@@ -86,6 +91,11 @@ class Emitter:
 
     def _made(self, value: Value, context: str | None) -> str:
         """The expression that computes a value."""
+        product = self.products.of.get((value.name, context))
+        if product is not None:
+            return self._emit_product(product, value, context)
+        if value.name in self.products.typed:
+            return self._emit_typed(value)
         text: str = getattr(self, f"_emit_{value.op}")(value, context)
         return text
 
@@ -120,6 +130,32 @@ class Emitter:
             kwargs["out"] = self._destination(value)
         listed = args + [f"{key}={text}" for key, text in kwargs.items()]
         return f"{self._object(target, _ident(str(target)))}({', '.join(listed)})"
+
+    def _emit_product(self, product: Product, value: Value, context: str | None) -> str:
+        matrix = self._bind(f"W_{_ident(product.matrix)}", Binding("packed", product.matrix))
+        end = f"{', relu=True' if product.relu else ''}, threads=1{self._out(value) if context is None else ''}"
+        if product.message is None:
+            call = self._object(linear, "linear")
+            x, bias, add = (
+                None if name is None else self._use(name, context, value)
+                for name in (product.x, product.bias, product.add)
+            )
+            return f"{call}({x}, {matrix}, {bias}, {add}{end})"
+        message = self.program[product.message]
+        self.kernels.append("edge_linear")
+        call, source = self._object(edge_linear, "edge_linear"), self._source(message)
+        named = self._named(message)
+        parts = [source, f"P{self._layout(message)}", matrix, repr(value.kwargs["reduce"]), *([named] if named else [])]
+        if product.bias is not None:
+            parts.append(f"bias={self._use(product.bias, None, value)}")
+        return f"{call}({', '.join(parts)}{end})"
+
+    def _emit_typed(self, value: Value) -> str:
+        x, weight, _, types = value.args
+        call, rows = self._object(typed, "typed"), self._use(x.name, None, value)
+        matrices = self._bind(f"W_{_ident(weight.name)}", Binding("packed", weight.name))
+        ranges = self._bind(f"R_{_ident(types.name)}", Binding("ranges", types.name))
+        return f"{call}({rows}, {matrices}, {ranges}, r0, r1{self._out(value)})"
 
     def _emit_pool(self, value: Value) -> None:
         """Add the block's part of a total."""

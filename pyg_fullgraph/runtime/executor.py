@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Ref, Schedule, Stage, map_args
 from pyg_fullgraph.ir.program import is_symbolic, symbols_of
+from pyg_fullgraph.ops.linear import Matrices, pack
 from pyg_fullgraph.plan import (
     Blocks,
     Launch,
@@ -82,6 +83,8 @@ class Compiled:
             if binding.kind == "rows" or (binding.kind == "global" and self._is_struct(binding.value)):
                 structure.value(binding.value)
                 keep.add(binding.value)
+            elif binding.kind == "ranges":
+                structure.type_ranges(binding.value)
             elif binding.kind == "edges":
                 assert binding.layout is not None
                 structure.edge_value(binding.value, binding.layout)
@@ -156,6 +159,7 @@ class Run:
         self.threads, self.progress = threads, progress
         self.tables: dict[str, Table] = {}
         self.globals: dict[str, Any] = {}
+        self.matrices: dict[str, Matrices] = {}
         self.pools: dict[str, RowPool | GroupPool] = {}
         self.seconds: list[float] = []
         self.unions = Unions(self.program, compiled.parts, structure.size_of, plan.tables, store)
@@ -202,7 +206,7 @@ class Run:
         try:
             return self._run()
         finally:
-            for made in (self.tables, self.globals, self.pools):
+            for made in (self.tables, self.globals, self.matrices, self.pools):
                 made.clear()
             self.unions.close()
 
@@ -293,6 +297,10 @@ class Run:
             return self.structure.rows_of(binding.value)
         if binding.kind == "table":
             return self._table(binding.value)
+        if binding.kind == "packed":
+            return self._packed(binding.value)
+        if binding.kind == "ranges":
+            return self.structure.type_ranges(binding.value)
         if binding.kind == "pool":
             return self.pools[binding.value]
         if binding.kind == "global":
@@ -306,6 +314,12 @@ class Run:
         if binding.kind == "largest":
             return edges.largest
         return edges.rowptr if binding.kind == "rowptr" else edges.perm
+
+    def _packed(self, name: str) -> Matrices:
+        """A matrix of parameters as products read it."""
+        if name not in self.matrices:
+            self.matrices[name] = pack(self.whole(name))
+        return self.matrices[name]
 
     def _table(self, name: str) -> Table:
         if name not in self.tables:  # a structural value that a block gathers from

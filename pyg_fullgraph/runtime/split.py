@@ -31,6 +31,7 @@ from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.runtime import hubs
 from pyg_fullgraph.runtime.code import Binding
 from pyg_fullgraph.runtime.emit import Emitter, _ident
+from pyg_fullgraph.runtime.products import Products
 
 #: Fused reductions that weigh their messages by a softmax over all edges: two turns.
 _SOFTMAX = ("attention", "softmax_reduce")
@@ -52,7 +53,7 @@ class Splitter(Emitter):
 
     def __init__(self, program: Program, block: BlockProgram, layouts: tuple[str, ...], tile: int) -> None:
         super().__init__(program, block, layouts)
-        self.places = {}
+        self.places, self.products = {}, Products()
         self.tile = tile
         self.turn: dict[Instance, int] = {}  # when an edge value can be computed, and a row value is known
         self.sinks: dict[tuple[int, str], list[tuple[str, Value]]] = defaultdict(list)

@@ -22,6 +22,7 @@ from pyg_fullgraph.ir.extents import Extent
 from pyg_fullgraph.ir.program import is_symbolic, symbols_of
 from pyg_fullgraph.plan import Plan
 from pyg_fullgraph.runtime.evaluate import evaluate
+from pyg_fullgraph.runtime.products import TypeRanges
 
 _INT32 = 2**31 - 1
 
@@ -73,6 +74,7 @@ class Structure:
         self.sizes: dict[sympy.Symbol, int | float] = {}
         self.values: dict[str, Any] = {}
         self.in_edges: dict[str, InEdges] = {}
+        self._ranges: dict[str, TypeRanges] = {}
         self.measured: tuple[float, ...] = ()  # seconds of each superstep of the last run on this graph
         self._bind_sizes(inputs)
         for value in program:
@@ -88,7 +90,7 @@ class Structure:
         """
         small = Structure.__new__(Structure)
         small.program, small._numbers, small.plan = self.program, dict(self._numbers), None
-        small.sizes, small.values, small.in_edges = self.sizes, {}, {}
+        small.sizes, small.values, small.in_edges, small._ranges = self.sizes, {}, {}, {}
         small._local = {**self.sizes, **rows}
         return small
 
@@ -210,6 +212,12 @@ class Structure:
                 tensor = tensor.to(torch.int32)
             edges.values[name] = tensor.index_select(row_dim, edges.perm)
         return edges.values[name]
+
+    def type_ranges(self, name: str) -> TypeRanges:
+        """Where a STRUCT value of row types changes."""
+        if name not in self._ranges:
+            self._ranges[name] = TypeRanges(self.value(name))
+        return self._ranges[name]
 
     def seal(self, keep: set[str]) -> None:
         """Drop structural values that no superstep reads in their original order, and own what stays.

@@ -31,6 +31,11 @@ void aggregate_merge(const AggregateArgs&, int64_t, void*, int64_t, void*);
 void copy_rows(char*, int64_t, const char*, int64_t, int64_t, const void*, int, int64_t, int64_t, int64_t);
 void repeat_rows(char*, int64_t, const char*, int64_t, int64_t, const int64_t*, int64_t, int64_t);
 float sum_lines(const char*, int64_t, const int32_t*, int64_t, int64_t, int64_t);
+int64_t linear_panel(int);
+void linear_pack(const LinearArgs&, const void*, int64_t, int64_t, int64_t, void*);
+void linear_rows(const LinearArgs&, int64_t, int64_t);
+int64_t edge_linear_scratch(const EdgeLinearArgs&);
+void edge_linear_rows(const EdgeLinearArgs&, int64_t, int64_t, void*);
 
 }  // namespace FG_ISA
 
@@ -60,6 +65,11 @@ const Kernels* FG_JOIN(kernels_, FG_ISA)() {
       isa::copy_rows,
       isa::repeat_rows,
       isa::sum_lines,
+      isa::linear_panel,
+      isa::linear_pack,
+      isa::linear_rows,
+      isa::edge_linear_scratch,
+      isa::edge_linear_rows,
   };
   return &kernels;
 }
