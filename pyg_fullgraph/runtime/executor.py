@@ -80,11 +80,9 @@ class Compiled:
             structure.edges_of(index, block.space)
         split = code.split.bindings if code.split is not None else {}
         for binding in (*code.bindings.values(), *split.values()):
-            if binding.kind == "rows" or (binding.kind == "global" and self._is_struct(binding.value)):
+            if binding.kind in ("rows", "ranges") or (binding.kind == "global" and self._is_struct(binding.value)):
                 structure.value(binding.value)
                 keep.add(binding.value)
-            elif binding.kind == "ranges":
-                structure.type_ranges(binding.value)
             elif binding.kind == "edges":
                 assert binding.layout is not None
                 structure.edge_value(binding.value, binding.layout)

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Stage, Value, is_aten, packet_of
+from pyg_fullgraph.ir.fetches import Instance
 from pyg_fullgraph.ops.linear import Matrices, linear_of_heads
 
 aten = torch.ops.aten
-
-Instance = tuple[str, str | None]
 
 _DTYPES = (torch.float32, torch.float64)
 _REDUCES = ("sum", "mean", "max", "min")

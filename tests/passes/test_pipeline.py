@@ -39,7 +39,7 @@ MODELS = {
     "GAT": (lambda: gnn.GAT(16, 32, 3, 7, heads=4), 4, ["attention_additive"]),
     "GATv2": (lambda: gnn.GAT(16, 32, 3, 7, heads=4, v2=True), 4, ["attention_gatv2"]),
     "GCN-jk": (lambda: gnn.GCN(16, 32, 3, 7, jk="cat", norm="batch_norm"), 3, ["gather_reduce"]),
-    "EdgeCNN": (lambda: gnn.EdgeCNN(16, 32, 3, 7), 4, ["message", "segment_reduce"]),
+    "EdgeCNN": (lambda: gnn.EdgeCNN(16, 32, 3, 7), 4, ["edge_linear"]),
     "PNA": (lambda: gnn.PNA(16, 32, 3, 7, **PNA), 4, ["message_reduce"]),
     "Transformer": (lambda: Deep(lambda: gnn.TransformerConv(16, 8, heads=2)), 4, ["attention_dot"]),
     "SuperGAT": (
@@ -49,7 +49,7 @@ MODELS = {
     ),
     "AGNN": (lambda: Deep(gnn.AGNNConv), 4, ["attention_explicit", "edge_dot"]),
     "GEN": (lambda: Deep(lambda: gnn.GENConv(16, 16, "softmax", learn_t=True)), 3, ["softmax_reduce"]),
-    "ResGated": (lambda: Deep(lambda: gnn.ResGatedGraphConv(16, 16)), 4, ["message", "segment_reduce"]),
+    "ResGated": (lambda: Deep(lambda: gnn.ResGatedGraphConv(16, 16)), 4, ["edge_linear"]),
 }
 
 
