@@ -22,6 +22,7 @@ from pyg_fullgraph.passes.narrow import narrow_aggregations
 from pyg_fullgraph.passes.pools import pool_rows
 from pyg_fullgraph.passes.scalers import scale_products
 from pyg_fullgraph.passes.softmax import fuse_softmax
+from pyg_fullgraph.passes.threshold import fuse_thresholds
 from pyg_fullgraph.passes.union import split_unions
 from pyg_fullgraph.passes.views import simplify_views
 
@@ -30,6 +31,7 @@ PIPELINE: list[tuple[str, Callable[[Program], None]]] = [
     ("views", simplify_views),
     ("pools", pool_rows),
     ("softmax", fuse_softmax),
+    ("threshold", fuse_thresholds),
     ("union", split_unions),
     ("hoist", hoist),
     ("columns", drop_columns),

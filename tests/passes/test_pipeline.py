@@ -49,7 +49,7 @@ MODELS = {
     ),
     "AGNN": (lambda: Deep(gnn.AGNNConv), 4, ["attention_explicit", "edge_dot"]),
     "GEN": (lambda: Deep(lambda: gnn.GENConv(16, 16, "softmax", learn_t=True)), 3, ["softmax_reduce"]),
-    "ResGated": (lambda: Deep(lambda: gnn.ResGatedGraphConv(16, 16)), 4, ["edge_linear"]),
+    "ResGated": (lambda: Deep(lambda: gnn.ResGatedGraphConv(16, 16)), 4, ["message", "segment_reduce"]),
 }
 
 
