@@ -43,6 +43,7 @@ from pyg_fullgraph.runtime.receptive_field import receptive_field
 from pyg_fullgraph.runtime.release import released
 from pyg_fullgraph.runtime.results import check_out, copied, not_cached
 from pyg_fullgraph.runtime.selection import Nodes, OutputRows
+from pyg_fullgraph.runtime.spare import Spare
 from pyg_fullgraph.runtime.store import TableStore
 from pyg_fullgraph.runtime.workers import Workers
 
@@ -128,8 +129,8 @@ class Engine(OfModel):
         self._captured: dict[tuple[Any, ...], _Captured] = {}
         self._refused: dict[tuple[Any, ...], list[str]] = {}  # the problems found, so that no call looks twice
         self._last: Signature | None = None
-        self._state, self._held, self._workers = ModelState(_MODELS), Held(), Workers()
-        self._traces = Traces()
+        self._state, self._held, self._traces = ModelState(_MODELS), Held(), Traces()
+        self._workers, self._spare = Workers(), Spare()
 
     def __getstate__(self) -> dict[str, Any]:
         """The model and the options: a copy, or an engine sent to another process, traces at its own first call."""
@@ -439,7 +440,7 @@ class Engine(OfModel):
                 structure, inputs, limits, position = found.structure, found.inputs, found.limits, found.position
         device = tensors[0].device if tensors else torch.device("cpu")
         plan = structure.planned(functools.partial(captured.compiled.plan, structure, limits))
-        store = TableStore(make_home(self.home, device))
+        store = TableStore(make_home(self.home, device, self._spare))
         steps = len(captured.compiled.schedule.steps)
         try:
             run = Run(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program, Value, by_column, is_aten
 from pyg_fullgraph.ir.program import is_symbolic
@@ -55,6 +56,8 @@ class Slot:
 def out_overload(value: Value) -> Any:
     """The overload that writes to a given tensor and takes the same arguments otherwise; None if there is none."""
     packet, schema = value.target.overloadpacket, value.target._schema
+    if packet is aten.relu:
+        return relu_out
     wanted = [(argument.name, str(argument.type)) for argument in schema.arguments]
     for overload in packet.overloads():
         candidate = getattr(packet, overload)
@@ -64,6 +67,12 @@ def out_overload(value: Value) -> Any:
         if [(argument.name, str(argument.type)) for argument in arguments[:-1]] == wanted:
             return candidate
     return None
+
+
+def relu_out(x: Tensor, *, out: Tensor) -> Tensor:
+    """`aten.relu` written to a tensor, which torch's own overload does by way of one more tensor of that size."""
+    result: Tensor = aten.clamp_min.out(x, 0, out=out)
+    return result
 
 
 def outputs_of(program: Program, value: Value) -> list[Value]:

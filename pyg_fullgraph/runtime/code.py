@@ -9,12 +9,12 @@ from functools import cached_property
 from types import CodeType, FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyg_fullgraph.ir import BlockProgram, Program
 from pyg_fullgraph.ir.fused import index_of
 from pyg_fullgraph.runtime.buffers import Slot
+from pyg_fullgraph.runtime.home import Home
 
 Block = Callable[..., None]
 
@@ -55,9 +55,9 @@ class BlockCode:
     split: BlockCode | None = None
     tile: int = 0
 
-    def scratch(self, rows: int, device: torch.device) -> list[Tensor]:
+    def scratch(self, rows: int, home: Home) -> list[Tensor]:
         """One thread's scratch for blocks of at most `rows` rows."""
-        return [torch.empty((rows, *slot.tail), dtype=slot.dtype, device=device) for slot in self.slots]
+        return [home.scratch((rows, *slot.tail), slot.dtype) for slot in self.slots]
 
     @contextmanager
     def bound(self, resolve: Callable[[Binding], Any]) -> Iterator[Block]:

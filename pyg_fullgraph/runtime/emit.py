@@ -23,7 +23,7 @@ from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.ops.linear import edge_linear, linear
 from pyg_fullgraph.plan.tables import view_base
 from pyg_fullgraph.runtime.aggregate import aggregate
-from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values
+from pyg_fullgraph.runtime.buffers import out_overload, outputs_of, place_values, relu_out
 from pyg_fullgraph.runtime.code import Binding, BlockCode
 from pyg_fullgraph.runtime.evaluate import ATTENTION, callee, edge_weight
 from pyg_fullgraph.runtime.products import Product, find_products, typed
@@ -129,7 +129,8 @@ class Emitter:
             target = out_overload(value)
             kwargs["out"] = self._destination(value)
         listed = args + [f"{key}={text}" for key, text in kwargs.items()]
-        return f"{self._object(target, _ident(str(target)))}({', '.join(listed)})"
+        name = relu_out.__name__ if target is relu_out else str(target)
+        return f"{self._object(target, _ident(name))}({', '.join(listed)})"
 
     def _emit_product(self, product: Product, value: Value, context: str | None) -> str:
         matrix = self._bind(f"W_{_ident(product.matrix)}", Binding("packed", product.matrix))

@@ -260,7 +260,7 @@ class Run:
             return
         with code.bound(self._resolve) as function, self.progress.superstep(number, rows):
             most = max(r1 - r0 for r0, r1, _ in blocks)
-            scratch = functools.partial(code.scratch, most, self.device)
+            scratch = functools.partial(code.scratch, most, self.store.home)
             _in_threads(function, scratch, blocks, self.threads, self.progress, self.workers)
         for name in pools:
             self._keep(name, self.pools.pop(name).result())

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pyg_fullgraph.errors import InputError, SpaceError
 from pyg_fullgraph.ops.memory import empty
+from pyg_fullgraph.runtime.spare import Spare
 
 
 class Table(Protocol):
@@ -52,6 +53,9 @@ class Home(Protocol):
 
     def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> Table:
         """A table of undefined content."""
+
+    def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor of undefined content in memory, whatever the home is, for one thread and superstep."""
 
     def close(self) -> None:
         """Give back everything that outlives the tables."""
@@ -88,16 +92,26 @@ class TensorTable:
 
 
 class MemoryHome:
-    """Tables in the process's memory."""
+    """Tables in the process's memory.
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    Args:
+        device: whose memory.
+        spare: on the processor, what earlier tables left behind.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", spare: Spare | None = None) -> None:
         self.device = torch.device(device)
+        self.spare = spare if self.device.type == "cpu" else None
 
     def allocate(self, rows: int, tail: tuple[int, ...], dtype: torch.dtype) -> TensorTable:
-        return TensorTable(empty((rows, *tail), dtype, self.device))
+        return TensorTable(self.scratch((rows, *tail), dtype))
+
+    def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return empty(shape, dtype, self.device) if self.spare is None else self.spare.empty(shape, dtype)
 
     def close(self) -> None:
-        return None
+        if self.spare is not None:
+            self.spare.settle()
 
 
 class MappedHome:
@@ -131,6 +145,9 @@ class MappedHome:
             ) from error
         return TensorTable(torch.frombuffer(memory, dtype=dtype).view(rows, *tail))
 
+    def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype)
+
     def close(self) -> None:
         return None
 
@@ -157,14 +174,14 @@ def free_bytes(folder: str | os.PathLike[str]) -> int:
         return 0
 
 
-def make_home(name: str, device: torch.device) -> Home:
-    """The home named `memory` or `mapped`.
+def make_home(name: str, device: torch.device, spare: Spare | None = None) -> Home:
+    """The home named `memory` or `mapped`; the first makes its tables of `spare` memory where there is such.
 
     Raises:
         InputError: there is no such home, or it cannot serve the device.
     """
     if name == "memory":
-        return MemoryHome(device)
+        return MemoryHome(device, spare)
     if name == "mapped":
         if device.type != "cpu":
             raise InputError(f"home='mapped' keeps values in files that only a CPU can address, not {device}")
