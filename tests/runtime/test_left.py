@@ -193,14 +193,19 @@ def large() -> tuple[Tensor, Tensor]:
 
 def failing(when: str) -> Callable[[Progress, int], None]:
     """What is called after each block, and fails at the third, or on another thread than this one."""
-    main, count = threading.get_ident(), 0
+    main, count, helped = threading.get_ident(), 0, threading.Event()
 
     def rows(self: Progress, number: int) -> None:
         nonlocal count
         count += 1
         if when == "interrupt" and count == 3:
             _thread.interrupt_main()
-        if (when == "error" and count == 3) or (when == "error on a helper" and threading.get_ident() != main):
+        if when == "error on a helper":
+            if threading.get_ident() == main:
+                helped.wait(20)  # on a busy machine this thread would else do all blocks before the helper wakes up
+                return
+            helped.set()
+        if when == "error on a helper" or (when == "error" and count == 3):
             raise ZeroDivisionError("of the test")
 
     return rows
