@@ -32,21 +32,14 @@ class Matrices:
         given: [K, N] or [T, K, N], what was packed.
         packed: the panels, None where torch's products serve.
         panel: columns of a panel.
+        inner, columns: K and N.
     """
 
     given: Tensor
     packed: Tensor | None
-    panel: int = 0
-
-    @property
-    def inner(self) -> int:
-        """K."""
-        return self.given.shape[-2]
-
-    @property
-    def columns(self) -> int:
-        """N."""
-        return self.given.shape[-1]
+    panel: int
+    inner: int
+    columns: int
 
 
 def pack(matrix: Tensor) -> Matrices:
@@ -59,7 +52,7 @@ def pack(matrix: Tensor) -> Matrices:
         fail("linear", "matrix", matrix, "[K, N] or [T, K, N]")
     module = kernel(matrix) if matrix.dtype in _TYPES else None
     if module is None or module.isa() not in _ISAS:
-        return Matrices(matrix, None)
+        return Matrices(matrix, None, 0, *matrix.shape[-2:])
     matrix = matrix.resolve_neg() if matrix.is_neg() else matrix
     several = matrix if matrix.dim() == 3 else matrix.unsqueeze(0)
     count, inner, columns = several.shape
@@ -67,7 +60,7 @@ def pack(matrix: Tensor) -> Matrices:
     panel = module.linear_panel(code)
     packed = torch.empty(count * inner * -(-columns // panel) * panel, dtype=matrix.dtype)
     module.linear_pack(packed.data_ptr(), several.data_ptr(), *several.stride(), count, inner, columns, code)
-    return Matrices(matrix, packed, panel)
+    return Matrices(matrix, packed, panel, inner, columns)
 
 
 def linear(
@@ -97,19 +90,22 @@ def linear(
     check_rows("linear", "x", x, None, "R")
     rows, columns = x.shape[0], matrix.columns
     check_like("linear", "x", x, (rows, matrix.inner), "[R, K]")
+    given = [x]
     if bias is not None:
         check_like("linear", "bias", bias, (columns,), "[N]")
+        given.append(bias)
     if add is not None:
         check_like("linear", "add", add, (rows, columns), "[R, N]")
-    given = [tensor for tensor in (x, bias, add) if tensor is not None]
-    if not _served(matrix, given):
+        given.append(add)
+    module = _kernel(matrix, given)
+    if module is None:
         return _by_torch(x, matrix.given, bias, add, relu, out)
     assert matrix.packed is not None
     x = with_packed_rows(x)
     result = output("linear", out, x, (rows, columns))
     bias = None if bias is None else flat(bias)
     add = None if add is None else with_packed_rows(add)
-    kernel(x).linear(
+    module.linear(
         place(result), place(x), matrix.packed.data_ptr(), matrix.panel, 0, 0 if bias is None else bias.data_ptr(),
         place(add), rows, 1, matrix.inner, columns, DTYPES[x.dtype], int(relu), threads_or_default(threads),
     )  # fmt: skip
@@ -135,7 +131,8 @@ def linear_of_heads(
     heads = which.shape[0]
     check_like("linear_of_heads", "x", x, (x.shape[0], heads, matrices.inner), "[R, H, K]")
     shape = (x.shape[0], heads, matrices.columns)
-    if not _served(matrices, [x]):
+    module = _kernel(matrices, [x])
+    if module is None:
         target = x.new_empty(shape) if out is None else out
         for head, number in enumerate(which.tolist()):
             target[:, head] = x[:, head] @ matrices.given[number]
@@ -143,7 +140,7 @@ def linear_of_heads(
     assert matrices.packed is not None
     x = with_packed_rows(x)
     result = output("linear_of_heads", out, x, shape)
-    kernel(x).linear(
+    module.linear(
         place(result), place(x), matrices.packed.data_ptr(), matrices.panel, which.data_ptr(), 0, (0, 0),
         shape[0], heads, matrices.inner, matrices.columns, DTYPES[x.dtype], 0, threads_or_default(threads),
     )  # fmt: skip
@@ -190,7 +187,7 @@ def edge_linear(
     if reduce not in ("sum", "mean", "max", "min"):
         fail("edge_linear", "reduce", repr(reduce), "sum, mean, max, min")
     module = given.kernel()
-    if module is None or not _served(matrix, [x, *([] if bias is None else [bias])]):
+    if module is None or _kernel(matrix, [x] if bias is None else [x, bias]) is None:
         formed = reference.message(*given.arguments(), **given.options())
         made = reference.segment_reduce(_by_torch(formed, matrix.given, bias, None, relu, None), rowptr, reduce)
         return made if out is None else out.copy_(made)
@@ -206,12 +203,14 @@ def edge_linear(
     return result
 
 
-def _served(matrix: Matrices, tensors: Sequence[Tensor]) -> bool:
-    """Whether the kernel takes these: packed, and all of one type."""
-    if matrix.packed is None or any(tensor.dtype != matrix.packed.dtype for tensor in tensors):
-        return False
-    module: Any = kernel(matrix.packed, *tensors)
-    return module is not None
+def _kernel(matrix: Matrices, tensors: Sequence[Tensor]) -> Any:
+    """The extension where its kernel takes these, packed and all of one type; else None."""
+    if matrix.packed is None:
+        return None
+    for tensor in tensors:
+        if tensor.dtype is not matrix.packed.dtype:
+            return None
+    return kernel(*tensors)
 
 
 def _by_torch(

@@ -55,14 +55,26 @@ def cut_blocks(program: Program, block: BlockProgram, rows: int, rowptrs: list[T
     Returns:
         (first row, one past the last, (first edge, one past the last) of every aggregation) for each block.
     """
-    row_bytes, _ = block_widths(program, block)
-    most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
     edges = max((int(rowptr[rows]) for rowptr in rowptrs), default=0)
-    shared = max(min(FEWEST, _work(program, block, rows, edges) // SMALLEST), 1)
-    most = min(most, max(-(-rows // shared), MIN_ROWS))
+    most = _most_rows(program, block, rows, edges)
     cuts = _cut_rows(rows, most, rowptrs, edge_limit(program, block))
     bounds = [rowptr[torch.tensor(cuts)].tolist() for rowptr in rowptrs]
     return [(cuts[i], cuts[i + 1], tuple((bound[i], bound[i + 1]) for bound in bounds)) for i in range(len(cuts) - 1)]
+
+
+def likely_blocks(program: Program, block: BlockProgram, rows: int, edges: int) -> int:
+    """About how many blocks there will be, by the numbers of rows and edges alone."""
+    if rows == 0:
+        return 0
+    return max(-(-rows // _most_rows(program, block, rows, edges)), edges // edge_limit(program, block))
+
+
+def _most_rows(program: Program, block: BlockProgram, rows: int, edges: int) -> int:
+    """The most rows of a block."""
+    row_bytes, _ = block_widths(program, block)
+    most = max(MIN_ROWS, min(MAX_ROWS, ROW_BYTES // max(row_bytes, 1)))
+    shared = max(min(FEWEST, _work(program, block, rows, edges) // SMALLEST), 1)
+    return min(most, max(-(-rows // shared), MIN_ROWS))
 
 
 def _work(program: Program, block: BlockProgram, rows: int, edges: int) -> int:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import sympy
 
-from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage
-from pyg_fullgraph.ir.fused import FUSED, At, operands
-from pyg_fullgraph.ir.work import SizeOf, product_flops
-from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES
+from pyg_fullgraph.ir import BlockProgram, Program, Schedule, Stage, Value
+from pyg_fullgraph.ir.fused import FUSED, At, index_of, operands
+from pyg_fullgraph.ir.work import SizeOf, element_work, product_flops
+from pyg_fullgraph.plan.blocks import EDGE_BYTES, ROW_BYTES, likely_blocks
 from pyg_fullgraph.plan.machine import Machine
 from pyg_fullgraph.plan.plan import Plan
 
@@ -26,6 +26,8 @@ class BlockCost:
         written: values stored (bytes).
         flops: of matrix products.
         fetches: (bytes of a row, how many) of every value fetched by edge index; part of `gathered`.
+        elements, exponentials: element-wise operations, and those among them that take an exponential.
+        calls: of operators, over all blocks.
     """
 
     space: str
@@ -35,19 +37,24 @@ class BlockCost:
     written: int
     flops: int
     fetches: tuple[tuple[int, int], ...] = ()
+    elements: int = 0
+    exponentials: int = 0
+    calls: int = 0
 
     @property
     def moved(self) -> int:
         return self.gathered + self.read + self.written
 
     def seconds(self, machine: Machine) -> float:
-        """Predicted time: memory traffic and products one after another, as a core does one or the other.
+        """Predicted time: memory traffic, arithmetic and calls one after another, as a core does one or the other.
 
-        What is not counted: element-wise arithmetic, exponentials, calls, and that rows of hubs stay in cache.
+        What is not counted: that rows of hubs stay in cache, and that other work may share the machine.
         """
         fetched = sum(row * count for row, count in self.fetches)
         gathering = sum(row * count / machine.gather_rate(row) for row, count in self.fetches)
-        return gathering + (self.moved - fetched) / machine.sequential + self.flops / machine.products
+        moving = gathering + (self.moved - fetched) / machine.sequential
+        arithmetic = self.elements / machine.elements + self.exponentials / machine.exponentials
+        return moving + self.flops / machine.products + arithmetic + self.calls / machine.calls
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def _bytes(program: Program, name: str, size_of: SizeOf) -> int:
 def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> BlockCost:
     rows = int(size_of(block.space))
     computed = {name for name, _ in block.order}
-    gathered = flops = 0
+    gathered = flops = elements = exponentials = 0
     fetches: list[tuple[int, int]] = []
     read: set[str] = set()
     for name, _context in block.order:
@@ -102,6 +109,9 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
             gathered += indices + sum(row * count for row, count in rows_of)
             fetches += rows_of
         flops += product_flops(program, value) * (_bytes(program, name, size_of) // max(value.row_bytes, 1))
+        times = _times(program, value, size_of)
+        made, taken = element_work(program, value)
+        elements, exponentials = elements + times * made, exponentials + times * taken
         at_sources = {ref for _, ref, where in operands(value) if where is At.SOURCE} if value.op in FUSED else set()
         for ref in value.refs():
             operand = program[ref]
@@ -116,7 +126,24 @@ def _block_cost(program: Program, block: BlockProgram, size_of: SizeOf) -> Block
         sum(_bytes(program, name, size_of) for name in block.stored),
         flops,
         tuple(fetches),
+        elements,
+        exponentials,
+        len(block.order) * likely_blocks(program, block, rows, _most_edges(program, block, size_of)),
     )
+
+
+def _times(program: Program, value: Value, size_of: SizeOf) -> int:
+    """How many rows an operator goes over: its own, or the edges that it reduces."""
+    index = index_of(value)
+    space = value.space if index is None or value.op == "softmax" else program[index].space
+    return 1 if space is None else int(size_of(space))
+
+
+def _most_edges(program: Program, block: BlockProgram, size_of: SizeOf) -> int:
+    """Edges of the aggregation that has the most."""
+    indices = [context or index_of(program[name]) for name, context in block.order]
+    spaces = {program[index].space for index in indices if index is not None}
+    return max((int(size_of(space)) for space in spaces if space is not None), default=0)
 
 
 def _gathered(program: Program, name: str, size_of: SizeOf, block: BlockProgram) -> tuple[int, list[tuple[int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from pyg_fullgraph.errors import OperatorError
 from pyg_fullgraph.ops import backend, reference, trusted
-from pyg_fullgraph.ops.linear import Matrices, edge_linear, linear, linear_of_heads, pack
+from pyg_fullgraph.ops.linear import edge_linear, linear, linear_of_heads, pack
 
 DTYPES = [torch.float32, torch.float64]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -128,6 +129,6 @@ def test_another_instruction_set_refuses_a_packed_matrix() -> None:
     if module is None or module.isas()[-1] != "avx512":
         pytest.skip("needs two panels")
     packed = pack(torch.ones(3, 4))
-    wrong = Matrices(packed.given, packed.packed, packed.panel // 2)
+    wrong = replace(packed, panel=packed.panel // 2)
     with pytest.raises(ValueError, match="instruction set"):
         linear(torch.ones(2, 3), wrong)

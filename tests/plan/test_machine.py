@@ -9,7 +9,7 @@ from pyg_fullgraph.ops import backend
 from pyg_fullgraph.plan import BlockCost, Machine, StepCost, measure_machine
 from pyg_fullgraph.plan.machine import ROW_BYTES
 
-RATES = Machine(2, 20e9, ((64, 4e9), (256, 8e9), (1024, 10e9)), 100e9)
+RATES = Machine(2, 20e9, ((64, 4e9), (256, 8e9), (1024, 10e9)), 100e9, 10e9, 1e9, 1e5)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ def test_rates_are_measured_once() -> None:
     for rate in (found.sequential, *(rate for _, rate in found.gathered)):
         assert 1e7 < rate < 1e13  # bytes per second of any memory, caches included
     assert 1e8 < found.products < 1e14
+    assert 1e6 < found.exponentials < 1e13 and 1e6 < found.elements < 1e13 and 1e2 < found.calls < 1e8
 
 
 def test_without_kernels_there_are_no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +50,8 @@ def test_predicted_seconds() -> None:
     assert StepCost((block, block), 0, 0).seconds(RATES) == pytest.approx(2 * expected)
 
 
-@pytest.mark.parametrize("more", ["read", "written", "flops"])
+@pytest.mark.parametrize("more", ["read", "written", "flops", "elements", "exponentials", "calls"])
 def test_more_work_takes_longer(more: str) -> None:
-    least = {"gathered": 0, "read": 100, "written": 100, "flops": 100}
+    least = {"gathered": 0, "read": 100, "written": 100, "flops": 100, "elements": 1, "exponentials": 1, "calls": 1}
     cost = BlockCost("N", 1, **least).seconds(RATES)
     assert BlockCost("N", 1, **{**least, more: 1000}).seconds(RATES) > cost
