@@ -71,9 +71,10 @@ class TensorTable:
         return self.tensor[start:stop]
 
     def write(self, start: int, block: Tensor) -> None:
-        target = self.tensor[start : start + block.shape[0]]
-        if target.data_ptr() != block.data_ptr() or target.stride() != block.stride():
-            target.copy_(block)
+        own = self.tensor
+        place = own.data_ptr() + start * own.stride(0) * own.element_size()
+        if block.data_ptr() != place or block.stride() != own.stride():
+            own[start : start + block.shape[0]].copy_(block)
 
     def write_at(self, index: Tensor, block: Tensor) -> None:
         self.tensor.index_copy_(0, index.long(), block)

@@ -182,6 +182,9 @@ def typed(x: Tensor, matrices: Matrices, ranges: TypeRanges, r0: int, r1: int, o
         r0, r1: which rows.
         out: where to write, `[B, N]` or `[B, H, N]`; a new tensor if None.
     """
+    at = bisect.bisect_right(ranges.ends, r0)
+    if x.dim() == 3 and at < len(ranges.ends) and r1 <= ranges.ends[at]:  # nearly every block
+        return linear_of_heads(x, matrices, ranges.kinds[at], out=out, threads=1)
     made: Any = x.new_empty(*x.shape[:-1], matrices.columns) if out is None else out
     if ranges.types is not None:
         made.copy_(torch.ops.pyg_fullgraph.typed_linear(x, matrices.given, None, ranges.types[r0:r1]))
