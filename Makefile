@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint types format docs-check ci clean distclean
+.PHONY: help setup demo test quick bench lint types format docs-check ci clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo: setup ## train a GCN and a GAT, compare three ways to run them (DATA=file.
 
 test: setup ## run all tests (PYTEST_ARGS="-k name" picks some)
 	@$(STEP) "tests" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+quick: setup ## run the tier of tests that covers every module once, in under 3 minutes on two cores
+	@$(STEP) "quick tests" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m quick $(PYTEST_ARGS)
 
 setup: $(VENV)/.built ## only the set-up: virtual environment, torch, PyG, the extension
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 from tests.cases.case import Case
+from tests.cases.table import ALL
 from tests.graphs import DATA_VARIABLE, data_folder
+from tests.texts import Golden
 
 
 def pytest_report_header() -> str:
@@ -20,12 +24,44 @@ def pytest_report_header() -> str:
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads; real graphs: {real}"
 
 
+#: Folders whose tests are about no module of the package, and take long: benchmarks, and what is built and installed.
+FULL = ("benchmarks", "build")
+QUICK_EVERY = 40
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one case of the coverage table meet in one process, where they share its trace (`tests.traces`)."""
+    """Mark the tests of the tier `quick`, and those of one case of the coverage table.
+
+    Quick are the first of each test's parameter sets and every fortieth after it, but for what is marked `full` or lies
+    in a folder of `FULL`. Tests of one case meet in one process, where they share its trace (`tests.traces`).
+    """
+    seen: Counter[str] = Counter()
     for item in items:
+        test = item.nodeid.partition("[")[0]
+        full = item.get_closest_marker("full") or item.path.parent.name in FULL
+        if not full and seen[test] % QUICK_EVERY == 0:
+            item.add_marker(pytest.mark.quick)
+        seen[test] += 1
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         if isinstance(case, Case):
             item.add_marker(pytest.mark.xdist_group(case.id))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--update-golden`."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from the cases that run")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    """The golden texts; with --update-golden the files are rewritten at the end."""
+    update = request.config.getoption("--update-golden")
+    if update and os.environ.get("PYTEST_XDIST_WORKER"):
+        raise pytest.UsageError("--update-golden writes whole files: run it in one process, without -n")
+    texts = Golden(update)
+    yield texts
+    if update:
+        texts.write([case.id for case in ALL])
 
 
 @pytest.fixture(scope="session")

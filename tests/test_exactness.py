@@ -3,7 +3,8 @@
 Each case is traced once and then runs on graphs of other sizes, nasty ones among them, in blocks of five rows. Results
 are compared element by element within 1e-5 of the largest magnitude. Where a model amplifies rounding, they must be
 no farther from the float64 result than twice torch_geometric's own float32; a warning names such cases. Runs agree to
-the bit, in memory and memory-mapped, on two threads and on one.
+the bit, in memory and memory-mapped, on two threads and on one. What runs in each superstep is what `tests/golden`
+says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pyg_fullgraph.plan import blocks
 from tests.cases.case import Case, GraphLike, Inputs, module_of, replay_graph
 from tests.cases.table import ALL
 from tests.graphs import NASTY
+from tests.texts import Golden, text_of
 from tests.traces import shared
 
 GRAPHS: dict[str, GraphLike] = {"replay": replay_graph(), **NASTY}
@@ -126,7 +128,7 @@ def same_bits(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: case.id)
-def test_engine_equals_forward(case: Case) -> None:
+def test_engine_equals_forward(case: Case, golden: Golden) -> None:
     module = module_of(case)
     engine = Engine(module, verify="off", threads=2)
     results: dict[str, Any] = {}
@@ -141,7 +143,9 @@ def test_engine_equals_forward(case: Case) -> None:
         assert_exact(f"{case.id} on {name}", own, inputs, expected, results[name])
     assert results
     assert len(engine._captured) == 1 or case.resized
+    captured = next(iter(engine._captured.values()))
     engine.threads, engine.home = 1, "mapped"
     name = next(iter(results))
     args, kwargs = case.make_inputs(GRAPHS[name])
     assert same_bits(results[name], engine(*args, **kwargs))
+    golden.check(case.kind, case.id, text_of(captured.program, captured.compiled.schedule))

@@ -7,6 +7,8 @@ import torch
 
 from tests import fuzz
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("seed", [20_000, 30_000, 40_000])
 def test_random_calls_equal_eager(seed: int) -> None:

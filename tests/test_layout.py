@@ -289,3 +289,30 @@ def test_relative_imports_are_resolved() -> None:
     assert targets(statement, inside, known) == ["pyg_fullgraph.errors"]
     (statement,) = ast.parse("from . import csr").body
     assert targets(statement, PACKAGE / "ops" / "__init__.py", known) == ["pyg_fullgraph.ops.csr"]
+
+
+#: Folders in which each module has a test file of its name. A new folder joins when its last exception is gone.
+MIRRORED = ("graph", "ops", "passes", "plan", "runtime")
+#: Modules that other files' tests cover, and none of their own does yet. This list only shrinks.
+WITHOUT_MIRROR = {
+    "ops/check", "ops/checked", "ops/forked", "ops/reference", "ops/trusted",
+    "passes/accumulate", "passes/contexts", "passes/cse", "passes/cut", "passes/flat", "passes/fuse", "passes/joins",
+    "passes/mean", "passes/rewrite", "passes/softmax",
+    "plan/costs", "plan/tables",
+    "runtime/aggregate", "runtime/arrange", "runtime/code", "runtime/evaluate", "runtime/hubs", "runtime/progress",
+    "runtime/release", "runtime/results", "runtime/store", "runtime/unions",
+}  # fmt: skip
+
+
+def test_modules_have_tests_of_their_name() -> None:
+    """Where a module runs, plans or rewrites, what it promises is found in `tests`, under its own name."""
+    modules, without = set(), set()
+    for folder in MIRRORED:
+        for file in (PACKAGE / folder).rglob("*.py"):
+            if file.stem != "__init__":
+                module = file.relative_to(PACKAGE).with_suffix("").as_posix()
+                modules.add(module)
+                if not (ROOT / "tests" / folder / f"test_{file.stem}.py").exists():
+                    without.add(module)
+    fail_with(sorted(without - WITHOUT_MIRROR), "a module needs a test file of its name, tests/FOLDER/test_MODULE.py:")
+    fail_with(sorted(WITHOUT_MIRROR - without), "these have a test or are gone, take them out of WITHOUT_MIRROR:")

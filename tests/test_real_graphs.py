@@ -75,6 +75,7 @@ MODELS = {
     "EdgeConv": lambda: gnn.EdgeConv(edge_mlp()),
 }  # fmt: skip
 
+pytestmark = pytest.mark.full
 needs_data = pytest.mark.skipif(data_folder() is None, reason="no folder of real graphs: set PYG_FULLGRAPH_DATA")
 
 

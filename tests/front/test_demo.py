@@ -168,6 +168,7 @@ def test_a_short_run_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pyg_fullgraph.inference" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_the_command_line_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--data", "karate", "--epochs", "2", "--hidden", "8", "--heads", "2", "--repeat", "1"]) == 0
     printed = capsys.readouterr().out
