@@ -33,6 +33,7 @@ from pyg_fullgraph.capture.functionalize import Functionalized, functionalize
 from pyg_fullgraph.capture.guards import Guards
 from pyg_fullgraph.capture.hooks import Hidden, Recorder
 from pyg_fullgraph.capture.lazy import Untouched
+from pyg_fullgraph.capture.merged import merging_names
 from pyg_fullgraph.capture.mistakes import mistake, mixed_product, types_of
 from pyg_fullgraph.capture.modules import check_ready, hook_problems, lifted_tensors, plain_tensors, preserved
 from pyg_fullgraph.capture.origins import origins, sizes_from_values
@@ -342,7 +343,7 @@ class _Trace:
         inputs = [self._fake_parameter(tensor) for tensor in self.real.values()]
         inputs += [self._fake_leaf(leaf) for leaf in self.signature.leaves]
         modules = self.before.modules
-        names = (scatter_names(), sparse_names(self.watch), reading(self.watch))
+        names = (scatter_names(), sparse_names(self.watch), merging_names(), reading(self.watch))
         recorded: fx.GraphModule | None = None
         with contextlib.ExitStack() as stack:
             quietly = (collector_paused(), quiet())

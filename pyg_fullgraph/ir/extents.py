@@ -8,11 +8,14 @@ for every argument of an operator, and nowhere else is it decided.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import sympy
 import torch
 
-from pyg_fullgraph.ir.program import Value, packet_of
+from pyg_fullgraph.ir.program import Dim, Value, map_args, packet_of
 
 aten = torch.ops.aten
 
@@ -70,3 +73,22 @@ def meaning(value: Value, position: int | str) -> Means:
     if packet in _NUMBERS or torch.Tag.pointwise in getattr(value.target, "tags", ()):
         return Means.NUMBER
     return Means.PLACE
+
+
+def on_other_rows(
+    value: Value, leaf: Callable[[Any], Any], rows: sympy.Expr | int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an operator that is moved to other rows than its own.
+
+    Args:
+        value: the operator as it is, with its space.
+        leaf: gives the operand in the place of a `Ref`, and any other leaf as it is.
+        rows: how many rows there are instead, in its shape; sizes elsewhere are numbers, and stay.
+    """
+
+    def in_shape(item: Any) -> Any:
+        return Dim(rows) if isinstance(item, Dim) and item.expr == value.space else leaf(item)
+
+    at = SHAPE_ARGUMENT.get(packet_of(value))
+    args = tuple(map_args(arg, in_shape if position == at else leaf) for position, arg in enumerate(value.args))
+    return args, map_args(value.kwargs, leaf)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pyg_fullgraph.ir import Program
-from pyg_fullgraph.ir.fused import FUSED, At, index_of, operands
+import sympy
+
+from pyg_fullgraph.ir import Program, Value
+from pyg_fullgraph.ir.fused import FUSED, TO_ROWS, At, index_of, operands
 
 
 def edge_contexts(program: Program) -> dict[str, set[str | None]]:
@@ -24,3 +26,28 @@ def edge_contexts(program: Program) -> dict[str, set[str | None]]:
             else:
                 found[ref].add(None)
     return found
+
+
+def of_own_row(program: Program, value: Value, index: str) -> bool:
+    """True for a gather by `index` of rows that are those it reduces into: a block has them at hand.
+
+    A table may have another number of rows than the reduction has, also where the index fits both: the features of a
+    pair beside a matrix that says by itself how many rows it has. Its rows are gathered like any others.
+
+    Args:
+        program: holds the values.
+        value: of the edges.
+        index: name of the destination index.
+    """
+    if value.op != "gather" or value.args[1].name != index:
+        return False
+    return program[value.args[0].name].space == row_space(program, index)
+
+
+def row_space(program: Program, index: str) -> sympy.Expr | None:
+    """The rows that a destination index reduces into; None where nothing is reduced by it."""
+    for user in program.users_of(index):
+        value = program[user]
+        if value.op in (*TO_ROWS, "reduce") and index_of(value) == index:
+            return value.space
+    return None

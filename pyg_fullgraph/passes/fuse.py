@@ -23,6 +23,7 @@ import torch
 
 from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, by_column, is_aten
 from pyg_fullgraph.ir.build import Builder
+from pyg_fullgraph.passes.contexts import of_own_row
 
 aten = torch.ops.aten
 
@@ -182,8 +183,10 @@ def _terms(program: Program, value: Value, src: Ref, index: Ref) -> dict[str, Re
         if leaf.shape != value.shape or leaf.dtype != value.dtype:
             return None
         role = "edge"
-        if leaf.op == "gather" and leaf.args[1] in (src, index):
-            role = "src" if leaf.args[1] == src else "dst"
+        if of_own_row(program, leaf, index.name):
+            role = "dst"
+        elif leaf.op == "gather" and leaf.args[1] == src:
+            role = "src"
         if role in found:
             return None
         found[role] = leaf.args[0] if role != "edge" else Ref(leaf.name)
@@ -228,7 +231,7 @@ def _dot(program: Program, score: Value, src: Ref, index: Ref) -> dict[str, Any]
         return None
     left, right = (program[name] for name in product.refs())
     for query, key in ((left, right), (right, left)):
-        at_ends = query.op == key.op == "gather" and query.args[1] == index and key.args[1] == src
+        at_ends = of_own_row(program, query, index.name) and key.op == "gather" and key.args[1] == src
         if at_ends and query.shape == key.shape:
             return {"query": query.args[0], "key": key.args[0], "scale": scale}
     return None

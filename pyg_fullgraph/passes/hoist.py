@@ -32,8 +32,9 @@ from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, is_aten, map_args, packet_of
+from pyg_fullgraph.ir import Program, Ref, Stage, Value, is_aten, packet_of
 from pyg_fullgraph.ir.build import Builder
+from pyg_fullgraph.ir.extents import on_other_rows
 from pyg_fullgraph.passes.contexts import edge_contexts
 from pyg_fullgraph.passes.cse import merge_equal
 from pyg_fullgraph.passes.joins import joined
@@ -289,9 +290,9 @@ def _on_nodes(build: Builder, value: Value, found: _Endpoint, done: dict[str, Re
     def leaf(item: Any) -> Any:
         if isinstance(item, Ref) and (item.name in found.between or item.name in found.gathers):
             return _on_nodes(build, program[item.name], found, done)
-        return Dim(nodes) if isinstance(item, Dim) and item.expr == value.space else item
+        return item
 
-    args, kwargs = map_args(value.args, leaf), map_args(value.kwargs, leaf)
+    args, kwargs = on_other_rows(value, leaf, nodes)
     try:
         made = build.aten(value.target, *args, **kwargs)
     except RuntimeError as error:  # an argument fits the number of edges only

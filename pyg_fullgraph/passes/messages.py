@@ -31,7 +31,7 @@ import torch
 
 from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, by_column, is_aten
 from pyg_fullgraph.ir.build import Builder
-from pyg_fullgraph.passes.contexts import edge_contexts
+from pyg_fullgraph.passes.contexts import edge_contexts, of_own_row
 from pyg_fullgraph.passes.fuse import FLOATS
 
 aten = torch.ops.aten
@@ -113,7 +113,7 @@ def _added(program: Program, value: Value, index: str) -> Message | None:
         parts = [program[name] for name in item.refs()] if plain else []
         if plain and all(part.shape == value.shape and part.dtype == value.dtype for part in parts) and limit:
             stack, limit = [*stack, *reversed(parts)], limit - 1
-        elif item.op == "gather" and item.args[1].name == index and message.dst is None:
+        elif message.dst is None and of_own_row(program, item, index):
             message.dst = item
         elif item.op == "gather" and item.args[1].name != index and message.source is None:
             message.source = item
@@ -260,7 +260,7 @@ def _edge_dot(program: Program, value: Value, index: str) -> bool:
     left, right = (program[name] for name in product.refs())
     for query, key in ((left, right), (right, left)):
         ends = query.op == key.op == "gather" and query.shape == key.shape == product.shape
-        if not ends or query.args[1].name != index or key.args[1].name == index:
+        if not ends or not of_own_row(program, query, index) or key.args[1].name == index:
             continue
         build = Builder(program, value.name)
         heads = (1, product.shape[1]) if rank == 2 else product.shape[1:]

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, is_aten, map_args, packet_of
+from pyg_fullgraph.ir import Dim, Program, Ref, Stage, Value, is_aten, packet_of
 from pyg_fullgraph.ir.build import Builder
+from pyg_fullgraph.ir.extents import on_other_rows
 from pyg_fullgraph.ir.locality import is_row_local
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.passes.rewrite import Rule, rewrite
@@ -83,11 +84,9 @@ def _on_part(build: Builder, value: Value, partition: Partition, number: int) ->
     def leaf(item: Any) -> Any:
         if isinstance(item, Ref):
             return _part_of(build, item, partition, number)
-        if isinstance(item, Dim) and item.expr == value.space:
-            return Dim(partition[number])
         return item
 
-    args, kwargs = map_args(value.args, leaf), map_args(value.kwargs, leaf)
+    args, kwargs = on_other_rows(value, leaf, partition[number])
     made = build.aten(value.target, *args, **kwargs)
     if not is_row_local(build.program, build.program[made.name]):
         raise _CannotSplit

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from pyg_fullgraph.capture.merged import some_left
 from pyg_fullgraph.capture.standins import pointers
 from pyg_fullgraph.capture.watch import Watch
 
@@ -181,6 +182,7 @@ class Matrix(_Base):
         starts = order.values != before
         group = starts.cumsum(0) - 1
         indices = tuple(index[order.indices][starts] for index in self._entry)
+        some_left(first.size(0), indices[0].size(0))
         zeros = self._value.new_zeros([indices[0].size(0), *self._value.shape[1:]])
         value = zeros.index_add(0, group, self._value.index_select(0, order.indices))
         return self.like(indices=indices, value=value, coalesced=True, exact=True, compressed=None)
