@@ -27,7 +27,7 @@ from pyg_fullgraph.front.of_model import OfModel, forward_arguments
 from pyg_fullgraph.front.options import VERIFY, check_options
 from pyg_fullgraph.front.ordinary import ordinary_layers
 from pyg_fullgraph.front.own import Own
-from pyg_fullgraph.front.own_rows import own_forward, without_nodes
+from pyg_fullgraph.front.own_rows import own_forward, own_instead, without_nodes
 from pyg_fullgraph.front.versions import tell_untried
 from pyg_fullgraph.ir import Program, needs_all_rows
 from pyg_fullgraph.ops.forked import lock_whole_at_fork, num_threads, survives_fork
@@ -223,7 +223,7 @@ class Engine(OfModel):
         """The model's own forward, where the call cannot be captured and `fallback` says so."""
         if self.fallback == "error":
             raise error
-        result = self._into(out, own())
+        result = self._into(out, own_instead(error, own))
         self._note(f"ran the model's own forward: {error}")
         return result
 

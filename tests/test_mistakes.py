@@ -110,10 +110,43 @@ def test_integers_that_the_model_takes_are_no_mistake():
     assert torch.allclose(fg.compile(model)(codes, EDGES.int()), model(codes, EDGES), atol=1e-5)
 
 
-def test_eager_fallback_is_still_the_forward_itself():
-    with pytest.raises(RuntimeError) as caught:
-        fg.compile(GCN(8, 16, 2, 4).eval(), fallback="eager")(X.double(), EDGES)
-    assert not isinstance(caught.value, CallError)
+REFUSED_BY_ITSELF = {
+    "float64": ((X.double(), EDGES), r"x is float64, the parameters are float32. Pass x.float\(\)"),
+    "float16": ((X.half(), EDGES), r"x is float16, the parameters are float32"),
+    "weights": ((X, EDGES, torch.rand(EDGES.size(1)).double()), r"edge_weight is float64"),
+    "float edges": ((X, EDGES.float()), r"edge_index is float32.*must be int64"),
+    "width": (
+        (X[:, :5].contiguous(), EDGES),
+        r"own forward raises RuntimeError.*mat1 and mat2 shapes.*fallback='eager'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_ITSELF)
+def test_eager_fallback_where_the_forward_refuses_the_call_too(name):
+    """A typed error that says what to pass; the forward's own error is its cause."""
+    args, text = REFUSED_BY_ITSELF[name]
+    model = GCN(8, 16, 2, 4).eval()
+    with pytest.raises(CallError, match=text) as caught:
+        fg.compile(model, fallback="eager")(*args)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InputError):
+        fg.inference(model, *args, fallback="eager")
+    assert torch.allclose(fg.compile(model, fallback="eager")(X, EDGES), model(X, EDGES), atol=1e-5)
+
+
+def test_eager_fallback_raises_the_models_own_kinds_of_errors():
+    class Unlikely(Exception):
+        pass
+
+    class Refuses(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            if x.sum() < 1e9:
+                raise Unlikely("as the model says it")
+            return x.new_tensor(x.tolist())
+
+    with pytest.raises(Unlikely, match="as the model says it"):
+        fg.compile(Refuses().eval(), fallback="eager")(X, EDGES)
 
 
 OPTIONS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,43 @@ from torch import Tensor
 
 from pyg_fullgraph.capture.hooks import Hidden, tapped
 from pyg_fullgraph.capture.signature import Signature
+from pyg_fullgraph.errors import CallError, CaptureError
 from pyg_fullgraph.front.own import Own, OwnFailed
 from pyg_fullgraph.runtime.selection import Nodes, forward_axes
+
+_PLAIN = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+)
+
+
+def own_instead(error: CaptureError, own: Callable[[], Any]) -> Any:
+    """What the model's own forward gives for a call that is not captured.
+
+    Args:
+        error: why it is not.
+        own: runs the forward.
+
+    Raises:
+        CallError: the forward refuses the call as well, by an error of Python or torch, which is its cause. Errors of
+            other kinds (the model's own, memory) are raised as they are.
+    """
+    try:
+        return own()
+    except Exception as raised:
+        if type(raised) not in _PLAIN:
+            raise
+        if isinstance(error, CallError):  # says what to pass instead
+            raise error from raised
+        lines = str(raised).strip().splitlines() or [""]
+        text = f"The model's own forward raises {type(raised).__name__} for this call: {lines[0]}"
+        raise CallError(f"{text} (fallback='eager' ran it, since: {error.problems[0]})") from raised
 
 
 def own_forward(
