@@ -177,7 +177,7 @@ def _same_columns(argument: _Argument, hint: Dims | None) -> bool:
 
 def _has_varied(argument: _Argument, hint: Dims) -> bool:
     """True where an earlier call had another number of rows of the same kind, which nothing else counts."""
-    if len(hint) != argument.tensor.dim():
+    if len(hint) != argument.tensor.dim() or str(hint[0]).startswith("G"):  # graphs, which a batch counts
         return False
     return hint[0] != argument.first and hint[1:] == argument.fixed()[1:]
 
