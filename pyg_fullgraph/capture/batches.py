@@ -2,7 +2,6 @@
 
 * `G`, the number of graphs of a `Batch` object (or `batch_size=`), is a size like that of the nodes, and `G+1` that of
   its `ptr`. A forward that wants it as a number (`range(data.num_graphs)`) is traced for that number.
-* `V:name`, rows of an argument that nothing else counts, once their number has changed (`capture.spaces`): the same.
 * `B`, the copies of static features `[B, N, F]`, is a size in the trace alone: a program is made of the trace for each
   number, in which it is a plain number, so that rows of nodes stay rows.
 """
@@ -20,16 +19,12 @@ from pyg_fullgraph.capture.arguments import Branch, Const, CountSlot, SizeSlot, 
 from pyg_fullgraph.capture.reads import Reads
 from pyg_fullgraph.capture.signature import Leaf, Signature, sources_of
 from pyg_fullgraph.capture.sizes import GRAPH_NAMES
-from pyg_fullgraph.capture.spaces import VARIES
 from pyg_fullgraph.capture.trace import Traced
 from pyg_fullgraph.errors import CaptureError
 
-#: How the spaces are called of which a forward may want a plain number.
-_FREE = ("G", VARIES)
-
 
 def with_numbers(signature: Signature, tensors: list[Tensor]) -> Signature | None:
-    """The signature with plain numbers of graphs and of rows that vary; None where there is no such size in it."""
+    """The signature with plain numbers of graphs; None where there is no such size in it."""
     if not _counts(signature):
         return None
     leaves = tuple(replace(leaf, dims=plain_dims(leaf, tensor)) for leaf, tensor in zip(signature.leaves, tensors))
@@ -41,7 +36,7 @@ def _plain(node: Any, signature: Signature, tensors: list[Tensor], sizes: dict[s
     """A part of a call with plain numbers of graphs."""
     if isinstance(node, Branch):
         return replace(node, children=tuple(_plain(child, signature, tensors, sizes) for child in node.children))
-    if isinstance(node, SizeSlot) and node.space.startswith(_FREE):
+    if isinstance(node, SizeSlot) and node.space.startswith("G"):
         return Const(sizes[node.space])
     if isinstance(node, CountSlot):
         return Const(tensors[node.index].size(0))
@@ -53,11 +48,11 @@ def _plain(node: Any, signature: Signature, tensors: list[Tensor], sizes: dict[s
 def plain_dims(leaf: Leaf, tensor: Tensor) -> tuple[int | str, ...]:
     """The dimensions of a leaf with plain numbers of graphs."""
     pairs = zip(leaf.dims, tensor.shape, strict=True)
-    return tuple(int(size) if isinstance(dim, str) and dim.startswith(_FREE) else dim for dim, size in pairs)
+    return tuple(int(size) if isinstance(dim, str) and dim.startswith("G") else dim for dim, size in pairs)
 
 
 def _counts(signature: Signature) -> bool:
-    return any(_is_count(leaf) or any(str(dim).startswith(_FREE) for dim in leaf.dims) for leaf in signature.leaves)
+    return any(_is_count(leaf) or any(str(dim).startswith("G") for dim in leaf.dims) for leaf in signature.leaves)
 
 
 def _is_count(leaf: Leaf) -> bool:
@@ -113,8 +108,8 @@ class Traces:
                 traced = replace(traced, copies=copies, param_names=dict(traced.param_names), input_names=inputs)
                 return _with_weights(traced)
         traced = trace(model, signature, sizes, outputs, reads, not _counts(signature))
-        if not all(_are_free(traced, letter) for letter in _FREE):
-            raise CaptureError("A number of graphs or rows is fixed by a parameter, or it is that of something else.")
+        if not _are_free(traced, "G"):
+            raise CaptureError("The number of graphs is fixed by a parameter, or it is that of something else.")
         return _with_weights(traced)
 
 

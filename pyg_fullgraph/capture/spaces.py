@@ -16,10 +16,6 @@ from pyg_fullgraph.capture.arguments import Attribute, Found, Path
 
 Dims = tuple[int | str, ...]
 
-#: Rows that nothing else counts, and that were of another number in an earlier call: a second set of nodes without a
-#: type, queries. A forward that wants a plain number of them is traced for each (`capture.batches`).
-VARIES = "V:"
-
 NODE_NAMES = frozenset(
     [
         "x",
@@ -157,29 +153,10 @@ def infer_dims(found: Found, *, overrides: dict[str, Dims], hints: dict[str, Dim
     _edge_indices(arguments, spaces)
     _node_arguments(arguments, spaces, {i: hints[name] for i, name in enumerate(names) if name in hints})
     _keep_hints(arguments, names, hints, spaces)
-    same = all(_same_columns(argument, hints.get(name)) for argument, name in zip(arguments, names, strict=True))
-    varying: dict[tuple[Any, Any], str] = {}  # rows before and now -> their space, of all that have as many
-    for argument, name in zip(arguments, names, strict=True):
+    for argument in arguments:
         if argument.dims is None:
             argument.dims = _by_size(argument, spaces)
-            hint = hints.get(name)
-            if same and hint and argument.dims == argument.fixed() and _has_varied(argument, hint):
-                space = varying.setdefault((hint[0], argument.first), f"{VARIES}{name}")
-                _assign(argument, argument.at(0, space), spaces)
     return [argument.dims if argument.dims is not None else argument.fixed() for argument in arguments]
-
-
-def _same_columns(argument: _Argument, hint: Dims | None) -> bool:
-    """True unless an axis behind the first is known to have had another size: then rows are no more than a width."""
-    behind = zip((hint or ())[1:], argument.tensor.shape[1:], strict=False)
-    return all(isinstance(dim, str) or dim == size for dim, size in behind)
-
-
-def _has_varied(argument: _Argument, hint: Dims) -> bool:
-    """True where an earlier call had another number of rows of the same kind, which nothing else counts."""
-    if len(hint) != argument.tensor.dim() or str(hint[0]).startswith("G"):  # graphs, which a batch counts
-        return False
-    return hint[0] != argument.first and hint[1:] == argument.fixed()[1:]
 
 
 def _base_name(path: Path) -> str:
@@ -255,7 +232,6 @@ def _node_arguments(arguments: list[_Argument], spaces: _Spaces, hints: dict[int
             axis = _node_axis(argument, arguments, hints.get(argument.index))
             _node_rows(argument, f"N:{argument.key}", spaces, axis)
     untyped = [a for a in open_ones if a.dims is None and a.key is None and not a.is_edge_named]
-    untyped = [a for a in untyped if not str((hints.get(a.index) or ("",))[0]).startswith(VARIES)]
     named = [a for a in untyped if a.is_node_named]
     if not named and "N" not in spaces.sizes and not spaces.nodes():
         edge_sizes = {spaces.sizes[name] for name in spaces.edges()}
@@ -341,10 +317,10 @@ def _keep_hints(arguments: list[_Argument], names: list[str], hints: dict[str, D
 
 
 def _still_fits(argument: _Argument, hint: Dims, spaces: _Spaces) -> bool:
-    """True where sizes are as before; a space that only this argument has may have any size."""
+    """True where sizes are as before; an edge space that only this argument has may have any size."""
     if len(hint) != argument.tensor.dim():
         return False
-    own = [d for d in hint if isinstance(d, str) and d.startswith(("E:", VARIES)) and d not in spaces.sizes]
+    own = [d for d in hint if isinstance(d, str) and d.startswith("E:") and d not in spaces.sizes]
     sizes = zip(hint, argument.tensor.shape, strict=True)
     return all(spaces.sizes.get(d) == s if isinstance(d, str) else d == s for d, s in sizes if d not in own)
 
