@@ -3,8 +3,9 @@
 Each case is traced once and then runs on graphs of other sizes, nasty ones among them, in blocks of five rows. Results
 are compared element by element within 1e-5 of the largest magnitude. Where a model amplifies rounding, they must be
 no farther from the float64 result than twice torch_geometric's own float32; a warning names such cases. Runs agree to
-the bit, in memory and memory-mapped, on two threads and on one. What runs in each superstep is what `tests/golden`
-says.
+the bit, in memory, memory-mapped and with tables that hand out only the rows that are fetched, on two threads and on
+one. The bytes that the store has handed out at the end of each superstep are those of the plan. What runs in each
+superstep is what `tests/golden` says.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_fullgraph.engine import Engine
-from pyg_fullgraph.plan import blocks
+from pyg_fullgraph.plan import StepPlan, blocks
+from pyg_fullgraph.runtime.executor import Run
 from tests.cases.case import Case, GraphLike, Inputs, module_of, replay_graph
 from tests.cases.table import ALL
 from tests.graphs import NASTY
+from tests.stores import CompactHome
 from tests.texts import Golden, text_of
 from tests.traces import shared
 
@@ -45,6 +48,18 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of at most five rows, so that every operator is run on parts of its rows."""
     for name, value in (("MIN_ROWS", 1), ("MAX_ROWS", 5), ("SMALLEST", 1)):
         monkeypatch.setattr(blocks, name, value)
+
+
+@pytest.fixture(autouse=True)
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare planned with real bytes of tables after every superstep."""
+    free = Run._free
+
+    def checked(self: Run, step: StepPlan) -> None:
+        assert not all(spec.known for spec in self.plan.tables.values()) or step.held == self.store.held
+        free(self, step)
+
+    monkeypatch.setattr(Run, "_free", checked)
 
 
 def graphs_of(case: Case) -> list[str]:
@@ -128,7 +143,7 @@ def same_bits(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("case", EXACT, ids=lambda case: case.id)
-def test_engine_equals_forward(case: Case, golden: Golden) -> None:
+def test_engine_equals_forward(case: Case, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     module = module_of(case)
     engine = Engine(module, verify="off", threads=2)
     results: dict[str, Any] = {}
@@ -149,3 +164,5 @@ def test_engine_equals_forward(case: Case, golden: Golden) -> None:
     args, kwargs = case.make_inputs(GRAPHS[name])
     assert same_bits(results[name], engine(*args, **kwargs))
     golden.check(case.kind, case.id, text_of(captured.program, captured.compiled.schedule))
+    monkeypatch.setattr("pyg_fullgraph.engine.make_home", lambda name, device, spare: CompactHome(device))
+    assert same_bits(results[name], engine(*args, **kwargs))

@@ -383,6 +383,8 @@ def launch(
     value, src = with_packed_rows(value), flat(src)
     key, query, edge = (None if x is None else with_packed_rows(x) for x in (key, query, edge))
     result = output(operator, out, value, (rows, heads, *value.shape[2:]))
+    if value.shape[0] == 0:  # no source, so no edge: and no address, which the kernel takes for "weights are wanted"
+        return result.zero_()
     module.attention(
         result.data_ptr(), result.stride(0), place(value), value.shape[1] < heads, DTYPES[value.dtype],
         src.data_ptr(), INDICES[src.dtype], rowptr.data_ptr(), rows, heads, math.prod(value.shape[2:]),

@@ -30,7 +30,7 @@ from pyg_fullgraph.plan import (
 from pyg_fullgraph.runtime.code import Binding, BlockCode, layouts_of
 from pyg_fullgraph.runtime.emit import emit
 from pyg_fullgraph.runtime.evaluate import evaluate
-from pyg_fullgraph.runtime.home import Table, TensorTable
+from pyg_fullgraph.runtime.home import Table
 from pyg_fullgraph.runtime.pools import GroupPool, RowPool
 from pyg_fullgraph.runtime.progress import Progress
 from pyg_fullgraph.runtime.split import split
@@ -274,8 +274,7 @@ class Run:
         rows = self.structure.rows_of(value.space)
         if spec.residence is Residence.VIEW and spec.alias_of is not None:
             base = self.tables[spec.alias_of] = self._new_table(spec.alias_of)
-            self.store.share(name)
-            return TensorTable(base.whole().view(rows, *spec.tail))
+            return self.store.view(name, base.whole().view(rows, *spec.tail))
         return self.unions.part(name) or self.store.allocate(spec, rows, spec.tail)
 
     def _pool(self, name: str) -> RowPool | GroupPool:
@@ -322,7 +321,7 @@ class Run:
     def _table(self, name: str) -> Table:
         if name not in self.tables:  # a structural value that a block gathers from
             value = self.program[name]
-            self.tables[name] = TensorTable(self.structure.value(name).movedim(value.row_dim or 0, 0))
+            self.tables[name] = self.store.adopt(name, self.structure.value(name).movedim(value.row_dim or 0, 0))
         return self.tables[name]
 
 

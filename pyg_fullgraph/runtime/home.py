@@ -57,6 +57,9 @@ class Home(Protocol):
     def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of undefined content in memory, whatever the home is, for one thread and superstep."""
 
+    def adopt(self, tensor: Tensor) -> Table:
+        """A table over rows that exist already."""
+
     def close(self) -> None:
         """Give back everything that outlives the tables."""
 
@@ -110,6 +113,9 @@ class MemoryHome:
     def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return empty(shape, dtype, self.device) if self.spare is None else self.spare.empty(shape, dtype)
 
+    def adopt(self, tensor: Tensor) -> TensorTable:
+        return TensorTable(tensor)
+
     def close(self) -> None:
         if self.spare is not None:
             self.spare.settle()
@@ -148,6 +154,9 @@ class MappedHome:
 
     def scratch(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype)
+
+    def adopt(self, tensor: Tensor) -> TensorTable:
+        return TensorTable(tensor)
 
     def close(self) -> None:
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyg_fullgraph.errors import SpaceError
 from pyg_fullgraph.plan.plan import Plan
 from pyg_fullgraph.plan.tables import Residence, TableSpec, root_of
-from pyg_fullgraph.runtime.home import Home, Table, TensorTable
+from pyg_fullgraph.runtime.home import Home, Table
 
 _LARGEST = 3  # tables that an error names
 
@@ -65,7 +65,12 @@ class TableStore:
             self._take(name, tensor)
         elif spec is not None:
             self.share(name)
-        return TensorTable(tensor)
+        return self.home.adopt(tensor)
+
+    def view(self, name: str, tensor: Tensor) -> Table:
+        """The table of a value that is a view of another."""
+        self.share(name)
+        return self.home.adopt(tensor)
 
     def share(self, name: str) -> None:
         """A value is in the memory of another, which must not be given back before."""

@@ -239,3 +239,23 @@ def test_exp_is_accurate(each_isa):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(OperatorError, match=message):
         call(torch.zeros(3, 2, 4), torch.zeros(5, dtype=torch.int64), torch.tensor([0, 2, 5]))
+
+
+def test_no_sources_leave_rows_of_zeros(each_isa):
+    """Rows without edges are 0 also where there is no source at all, whatever `out` held."""
+    no_src, rowptr = torch.empty(0, dtype=torch.int32), torch.zeros(4, dtype=torch.int64)
+    value, out = torch.empty(0, 2, 5), torch.full((3, 2, 5), float("nan"))
+    key, query = torch.empty(0, 2, 4), torch.randn(3, 2, 4)
+    calls = [
+        lambda: ops.attention(value, no_src, rowptr, torch.empty(0, 2), out=out),
+        lambda: ops.attention_additive(value, no_src, rowptr, torch.empty(0, 2), torch.randn(3, 2), out=out),
+        lambda: ops.attention_gatv2(value, no_src, rowptr, key, query, torch.randn(2, 4), out=out),
+        lambda: ops.attention_dot(value, no_src, rowptr, key, query, 0.5, out=out),
+    ]
+    for call in calls:
+        out.fill_(float("nan"))
+        assert torch.equal(call(), torch.zeros(3, 2, 5))
+    flat = torch.full((3, 5), float("nan"))
+    assert torch.equal(ops.gather_reduce(torch.empty(0, 5), no_src, rowptr, out=flat), torch.zeros(3, 5))
+    flat.fill_(float("nan"))
+    assert torch.equal(ops.softmax_reduce(torch.empty(0, 5), no_src, rowptr, 1.0, out=flat), torch.zeros(3, 5))
