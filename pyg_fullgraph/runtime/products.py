@@ -64,6 +64,11 @@ def find_products(program: Program, block: BlockProgram) -> Products:
             found.of[name, context] = product
         elif context is None and _is_typed(program, block, value):
             found.typed.add(name)
+        elif (biased := _with_bias(program, value, found.of.get((_first(value), context)))) is not None:
+            if (_first(value), context) in single:
+                found.inside.add((_first(value), context))
+                del found.of[_first(value), context]
+                found.of[name, context] = biased
         elif is_aten(value, aten.relu) and (value.args[0].name, context) in found.of:
             below = value.args[0].name, context
             if below in single and found.of[below].message is None:
@@ -103,7 +108,25 @@ def _product(program: Program, value: Value) -> Product | None:
         return None
     if added.row_dim is None and added.space is None and tuple(added.shape) == tuple(value.shape[1:]):
         return replace(made, bias=added.name)
+    if is_aten(added, aten.full) and added.args[1] == 0 and added.shape == value.shape:
+        return made  # a sum that starts with zeros
     return replace(made, add=added.name) if added.row_dim == 0 and added.shape == value.shape else None
+
+
+def _first(value: Value) -> str:
+    """The name of the first operand; "" where that is no value."""
+    return str(getattr(value.args[0], "name", "")) if value.op == "aten" and value.args else ""
+
+
+def _with_bias(program: Program, value: Value, product: Product | None) -> Product | None:
+    """The product with the bias that an `add` gives to it."""
+    if product is None or product.bias is not None or product.relu or product.message is not None:
+        return None
+    if value.target is not aten.add.Tensor or value.kwargs or not hasattr(value.args[1], "name"):
+        return None
+    bias = program[value.args[1].name]
+    plain = bias.row_dim is None and bias.space is None and tuple(bias.shape) == tuple(value.shape[1:])
+    return replace(product, bias=bias.name) if plain and bias.dtype == value.dtype else None
 
 
 def _take_in_edges(program: Program, value: Value, found: Products, single: set[Instance]) -> None:
@@ -180,15 +203,17 @@ def typed(x: Tensor, matrices: Matrices, ranges: TypeRanges, r0: int, r1: int, o
         matrices: `[T, K, N]`.
         ranges: of the types of all rows.
         r0, r1: which rows.
-        out: where to write, `[B, N]` or `[B, H, N]`; a new tensor if None.
+        out: where to write if there are ranges, `[B, N]` or `[B, H, N]`; a new tensor if None.
+
+    Returns:
+        The product: in `out`, or where each row has a type of its own in a new tensor.
     """
     at = bisect.bisect_right(ranges.ends, r0)
     if x.dim() == 3 and at < len(ranges.ends) and r1 <= ranges.ends[at]:  # nearly every block
         return linear_of_heads(x, matrices, ranges.kinds[at], out=out, threads=1)
-    made: Any = x.new_empty(*x.shape[:-1], matrices.columns) if out is None else out
     if ranges.types is not None:
-        made.copy_(torch.ops.pyg_fullgraph.typed_linear(x, matrices.given, None, ranges.types[r0:r1]))
-        return made
+        return torch.ops.pyg_fullgraph.typed_linear(x, matrices.given, None, ranges.types[r0:r1])
+    made: Any = x.new_empty(*x.shape[:-1], matrices.columns) if out is None else out
     rows, target = (x, made) if x.dim() == 3 else (x.unsqueeze(1), made.unsqueeze(1))
     for start, stop, kinds in ranges.parts(r0, r1):
         linear_of_heads(rows[start - r0 : stop - r0], matrices, kinds, out=target[start - r0 : stop - r0], threads=1)
