@@ -90,11 +90,11 @@ struct AggregateArgs {
 
 // out[r, h, :] = activation(x[r, h, :] @ W[h] + bias[h, :] + add[r, h, :]); float32 or float64.
 struct LinearArgs {
-  Rows x;                        // [R, H * K]
-  const void* packed = nullptr;  // W [T, K, N] as linear_pack writes it
+  Rows x;                          // [R, H * K]
+  const void* packed = nullptr;    // W [T, K, N] as linear_pack writes it
   const int64_t* which = nullptr;  // [H] of T: the matrix of each head; null: head h has matrix h
-  const void* bias = nullptr;    // [H * N], or null
-  Rows add;                      // [R, H * N], or absent; may be `out`
+  const void* bias = nullptr;      // [H * N], or null
+  Rows add;                        // [R, H * N], or absent; may be `out`
   int64_t rows = 0, heads = 1, inner = 0, columns = 0;
   void* out = nullptr;
   int64_t out_stride = 0;

@@ -226,9 +226,8 @@ void edge_linear(const EdgeLinearArgs& args, int threads) {
   if (args.columns == 0) return;
   const Kernels& isa = kernels();
   const int64_t scratch = isa.edge_linear_scratch(args);
-  for_edges(args.message.edges.rows, threads, [&](int64_t r0, int64_t r1) {
-    isa.edge_linear_rows(args, r0, r1, thread_scratch(scratch));
-  });
+  for_edges(args.message.edges.rows, threads,
+            [&](int64_t r0, int64_t r1) { isa.edge_linear_rows(args, r0, r1, thread_scratch(scratch)); });
 }
 
 void gather(char* out, int64_t out_stride, const char* x, int64_t x_stride, int64_t row_bytes,

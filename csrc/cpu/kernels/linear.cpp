@@ -1,16 +1,16 @@
 // Products of rows by a packed matrix, with bias, addend and ReLU in the same store.
 //
-// The scheme is that of BLIS (Van Zee and van de Geijn, TOMS 2015) without a copy of the rows: a tile of a few rows by
-// two vectors of columns stays in registers while one panel of the matrix, packed to be read in order, passes through
-// the first-level cache. A row's sums are taken over the inner index in order, wherever the row lies in its tile: the
-// result does not depend on how rows are cut into blocks.
+// The scheme is that of BLIS (Van Zee and van de Geijn, TOMS 2015) without a copy of the rows: a tile of a
+// few rows by two vectors of columns stays in registers while one panel of the matrix, packed to be read in
+// order, passes through the first-level cache. A row's sums are taken over the inner index in order, wherever
+// the row lies in its tile: the result does not depend on how rows are cut into blocks.
 #include "cpu/kernels/message.h"
 
 namespace fg {
 namespace FG_ISA {
 namespace {
 
-constexpr int kVectors = 2;             // of a panel
+constexpr int kVectors = 2;  // of a panel
 constexpr int kTileRows = kVectorBytes == 64 ? 12 : 6;
 constexpr int64_t kPanelBytes = 16384;  // of a panel, for one pass: half a first-level cache
 constexpr int64_t kChunkRows = 96;      // whose part of the inner index stays in the second-level cache
@@ -20,7 +20,8 @@ constexpr int64_t kPanel = kVectors * static_cast<int64_t>(kLanes<A>);
 
 // One tile: M rows by one panel, over `inner` of the inner index.
 template <class A, int M>
-FG_INLINE void tile(const A* x, int64_t x_stride, const A* panel, int64_t inner, Vec<A, kLanes<A>> (&sums)[M][kVectors]) {
+FG_INLINE void tile(const A* x, int64_t x_stride, const A* panel, int64_t inner,
+                    Vec<A, kLanes<A>> (&sums)[M][kVectors]) {
   constexpr int L = kLanes<A>;
   for (int64_t k = 0; k < inner; ++k) {
     Vec<A, L> column[kVectors];
@@ -42,7 +43,7 @@ struct Ends {
   const A* add;   // of the tile's first row and the panel's columns, or null
   int64_t add_stride;
   bool first, relu;  // the first part of the inner index; whether to apply ReLU, after the last
-  int64_t columns;  // of the panel that there are
+  int64_t columns;   // of the panel that there are
 };
 
 template <class A>
@@ -52,8 +53,8 @@ FG_INLINE Vec<A, kLanes<A>> read(const A* p, int64_t at, int64_t columns) {
 }
 
 template <class A, int M>
-FG_NOINLINE void run_tile(const A* x, int64_t x_stride, const A* panel, int64_t inner, A* out, int64_t out_stride,
-                          const Ends<A>& ends) {
+FG_NOINLINE void run_tile(const A* x, int64_t x_stride, const A* panel, int64_t inner, A* out,
+                          int64_t out_stride, const Ends<A>& ends) {
   constexpr int L = kLanes<A>;
   Vec<A, L> sums[M][kVectors] = {};
   tile<A, M>(x, x_stride, panel, inner, sums);
@@ -99,17 +100,19 @@ void linear_of(const LinearArgs& args, int64_t r0, int64_t r1) {
           const int64_t column = head * args.columns + p * P;
           Ends<A> ends;
           ends.first = k == 0;
-          ends.bias = !ends.first || args.bias == nullptr ? nullptr : static_cast<const A*>(args.bias) + column;
+          ends.bias =
+              !ends.first || args.bias == nullptr ? nullptr : static_cast<const A*>(args.bias) + column;
           ends.relu = args.activation == kRelu && k + inner >= args.inner;
           ends.columns = smaller(P, args.columns - p * P);
           ends.add_stride = args.add.stride;
           for (int64_t i = row; i < end; i += kTileRows) {
             const A* add = ends.first ? static_cast<const A*>(args.add.data) : nullptr;
             ends.add = add == nullptr ? nullptr : add + i * args.add.stride + column;
-            run_rows<A, kTileRows>(smaller<int64_t>(kTileRows, end - i),
-                                   static_cast<const A*>(args.x.data) + i * args.x.stride + head * args.inner + k,
-                                   args.x.stride, matrix + p * P * args.inner + k * P, inner,
-                                   static_cast<A*>(args.out) + i * args.out_stride + column, args.out_stride, ends);
+            run_rows<A, kTileRows>(
+                smaller<int64_t>(kTileRows, end - i),
+                static_cast<const A*>(args.x.data) + i * args.x.stride + head * args.inner + k, args.x.stride,
+                matrix + p * P * args.inner + k * P, inner,
+                static_cast<A*>(args.out) + i * args.out_stride + column, args.out_stride, ends);
           }
         }
       }
@@ -131,13 +134,15 @@ void pack_of(const LinearArgs& args, const void* matrix, int64_t head_stride, in
   }
 }
 
-// -- products of messages, reduced: neither the messages nor their products leave the second-level cache ---------------
+// -- products of messages, reduced: neither the messages nor their products leave the second-level cache
+// ---------------
 
 constexpr int64_t kTileEdges = 96;
 
 // Take `count` rows of products into a row of results; `first` where it holds none yet.
 template <class A, class F>
-FG_INLINE void take(A* out, const A* made, int64_t stride, int64_t count, int64_t columns, bool first, F step) {
+FG_INLINE void take(A* out, const A* made, int64_t stride, int64_t count, int64_t columns, bool first,
+                    F step) {
   constexpr int L = kLanes<A>;
   int64_t c = 0;
   for (; c + L <= columns; c += L) {
@@ -153,7 +158,8 @@ FG_INLINE void take(A* out, const A* made, int64_t stride, int64_t count, int64_
 }
 
 template <class A>
-void take_rows(int reduce, A* out, const A* made, int64_t stride, int64_t count, int64_t columns, bool first) {
+void take_rows(int reduce, A* out, const A* made, int64_t stride, int64_t count, int64_t columns,
+               bool first) {
   // A NaN wins and then stays: no later comparison with it is true.
   const auto most = [](auto acc, auto v) FG_LAMBDA { return ((v > acc) | (v != v)) ? v : acc; };
   const auto least = [](auto acc, auto v) FG_LAMBDA { return ((v < acc) | (v != v)) ? v : acc; };
@@ -197,14 +203,16 @@ void edge_linear_of(const EdgeLinearArgs& args, int64_t r0, int64_t r1, void* sc
     for (int64_t e = done; e < end; ++r) {
       const int64_t stop = smaller(rowptr[r + 1] - first_edge, end);
       if (stop == e) continue;
-      write(message, {row_dst(message, r, empty_dst), e, stop, 0, width, messages + (e - done) * width, width, false});
+      write(message,
+            {row_dst(message, r, empty_dst), e, stop, 0, width, messages + (e - done) * width, width, false});
       e = stop;
     }
     linear_of<A>(linear, 0, end - done);
     for (int64_t e = done; e < end;) {
       const int64_t begin = rowptr[row] - first_edge, stop = smaller(rowptr[row + 1] - first_edge, end);
       if (stop > e)
-        take_rows(args.reduce, out_of(row), products + (e - done) * columns, columns, stop - e, columns, e == begin);
+        take_rows(args.reduce, out_of(row), products + (e - done) * columns, columns, stop - e, columns,
+                  e == begin);
       e = stop;
       if (rowptr[row + 1] - first_edge <= end) finish(row++);
     }
@@ -231,7 +239,8 @@ int64_t linear_panel(int dtype) {
 
 void linear_pack(const LinearArgs& args, const void* matrix, int64_t head_stride, int64_t inner_stride,
                  int64_t column_stride, void* packed) {
-  if (args.dtype == kFloat64) return pack_of<double>(args, matrix, head_stride, inner_stride, column_stride, packed);
+  if (args.dtype == kFloat64)
+    return pack_of<double>(args, matrix, head_stride, inner_stride, column_stride, packed);
   pack_of<float>(args, matrix, head_stride, inner_stride, column_stride, packed);
 }
 
