@@ -208,6 +208,18 @@ bool csr(Address index, int index_type, int64_t edges, int64_t num_rows, Address
                  threads);
 }
 
+bool count_rows(Address index, int index_type, int64_t edges, int64_t rows, Address counts, int threads) {
+  py::gil_scoped_release release;
+  return fg::count_rows(pointer(index), index_type, edges, rows, pointer<int64_t>(counts), threads);
+}
+
+bool place_rows(Address index, int index_type, int64_t edges, int64_t rows, Address next, Address position,
+                int threads) {
+  py::gil_scoped_release release;
+  return fg::place_rows(pointer(index), index_type, edges, rows, pointer<int64_t>(next),
+                        pointer<int64_t>(position), threads);
+}
+
 // The edges of these rows; -1 where a row would end before it starts. The kernels believe rowptr, so it is
 // read whole: no more than they read themselves.
 int64_t count_edges(Address rowptr, int64_t rows) {
@@ -244,6 +256,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("gather", &gather);
   m.def("repeat", &repeat);
   m.def("csr", &csr);
+  m.def("count_rows", &count_rows);
+  m.def("place_rows", &place_rows);
   m.def("count_edges", &count_edges);
   m.def("isa", [] { return fg::kernels().name; });
   m.def("isas", &fg::isas);

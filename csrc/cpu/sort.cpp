@@ -1,6 +1,7 @@
-// The stable counting sort by row. Edges are first dealt, in order, into buckets of neighbouring rows (so
-// that the counters and targets of what follows fit in cache), then each bucket is sorted by itself; both in
-// parallel.
+// The stable counting sort by row, whole (csr) or of edges that come in tiles (count_rows, place_rows).
+//
+// Whole: edges are first dealt, in order, into buckets of neighbouring rows (so that the counters and targets
+// of what follows fit in cache), then each bucket is sorted by itself; both in parallel.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -12,9 +13,10 @@
 namespace fg {
 namespace {
 
-constexpr int64_t kBucketRows = 8192;     // a bucket's counters: 64 KiB
-constexpr int64_t kMostBuckets = 2048;    // targets that a thread writes to at the same time
-constexpr int64_t kLeastEdges = 1 << 16;  // per slice
+constexpr int64_t kBucketRows = 8192;      // a bucket's counters: 64 KiB
+constexpr int64_t kMostBuckets = 2048;     // targets that a thread writes to at the same time
+constexpr int64_t kLeastEdges = 1 << 16;   // per slice
+constexpr int64_t kLeastShared = 1 << 14;  // per thread of a tile
 
 template <class W>
 struct Pair {
@@ -86,6 +88,40 @@ bool sort(const I* index, int64_t edges, int64_t rows, int64_t* rowptr, I* perm,
   return true;
 }
 
+template <class I>
+bool in_range(const I* index, int64_t edges, int64_t rows) {
+  bool fine = true;
+  for (int64_t e = 0; e < edges; ++e) fine &= index[e] >= 0 && static_cast<int64_t>(index[e]) < rows;
+  return fine;
+}
+
+// Each thread reads the whole tile and serves the rows of its own range: in order, with no counters of its own.
+template <class I, class Serve>
+void by_rows(const I* index, int64_t edges, int64_t rows, int threads, const Serve& serve) {
+  const int64_t most = std::min<int64_t>(threads, std::max<int64_t>(rows, 1));
+  const int64_t parts = std::clamp<int64_t>(edges / kLeastShared, 1, most);
+  parallel_for(parts, threads, [&](int64_t part) {
+    const int64_t first = rows * part / parts, count = rows * (part + 1) / parts - first;
+    for (int64_t e = 0; e < edges; ++e)
+      if (static_cast<uint64_t>(index[e] - first) < static_cast<uint64_t>(count))
+        serve(e, static_cast<int64_t>(index[e]));
+  });
+}
+
+template <class I>
+bool count(const I* index, int64_t edges, int64_t rows, int64_t* counts, int threads) {
+  if (!in_range(index, edges, rows)) return false;
+  by_rows(index, edges, rows, threads, [&](int64_t, int64_t row) { ++counts[row]; });
+  return true;
+}
+
+template <class I>
+bool place(const I* index, int64_t edges, int64_t rows, int64_t* next, int64_t* position, int threads) {
+  if (!in_range(index, edges, rows)) return false;
+  by_rows(index, edges, rows, threads, [&](int64_t edge, int64_t row) { position[edge] = next[row]++; });
+  return true;
+}
+
 }  // namespace
 
 bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm,
@@ -97,6 +133,19 @@ bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int
                          static_cast<int32_t*>(perm), threads);
   if (narrow) return sort<int32_t>(wide, edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
   return sort<int64_t>(wide, edges, num_rows, rowptr, static_cast<int64_t*>(perm), threads);
+}
+
+bool count_rows(const void* index, int index_type, int64_t edges, int64_t rows, int64_t* counts,
+                int threads) {
+  if (index_type == kInt32) return count(static_cast<const int32_t*>(index), edges, rows, counts, threads);
+  return count(static_cast<const int64_t*>(index), edges, rows, counts, threads);
+}
+
+bool place_rows(const void* index, int index_type, int64_t edges, int64_t rows, int64_t* next,
+                int64_t* position, int threads) {
+  if (index_type == kInt32)
+    return place(static_cast<const int32_t*>(index), edges, rows, next, position, threads);
+  return place(static_cast<const int64_t*>(index), edges, rows, next, position, threads);
 }
 
 }  // namespace fg

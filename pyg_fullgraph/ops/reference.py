@@ -183,3 +183,15 @@ def csr(index: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     perm = torch.sort(index, stable=True).indices
     degree = torch.bincount(index, minlength=num_rows)
     return F.pad(degree.cumsum(0), (1, 0)), perm.to(index.dtype)
+
+
+def place_rows(index: Tensor, start: Tensor) -> Tensor:
+    """Where the edges of a tile go, [T], when `start` [N] is each row's next place; `start` moves on."""
+    order = torch.sort(index, stable=True).indices
+    degree = torch.bincount(index, minlength=start.numel())
+    before = degree.cumsum(0) - degree  # the tile's edges of smaller rows
+    rows = index[order].long()
+    places = torch.empty(index.numel(), dtype=torch.int64, device=index.device)
+    places[order] = start[rows] + torch.arange(index.numel(), device=index.device) - before[rows]
+    start += degree
+    return places

@@ -1,6 +1,8 @@
-"""From an edge list to rows: the stable counting sort behind every graph."""
+"""From an edge list to rows: the stable counting sort behind every graph, of all edges or of one tile after another."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,9 +57,76 @@ def csr(index: Tensor, num_rows: int, *, threads: int | None = None) -> tuple[Te
     return rowptr, perm
 
 
-def fail_range(index: Tensor, num_rows: int) -> None:
+def count_rows(index: Tensor, counts: Tensor, *, threads: int | None = None) -> None:
+    """Add the edges of a tile to the counts of their rows.
+
+    Args:
+        index: int32 or int64 [T], the row of each edge, in [0, N) (checked).
+        counts: int64 [N], contiguous; written to.
+        threads: how many threads to use; torch's number if None.
+
+    Raises:
+        OperatorError: a tensor has a wrong shape or type.
+        GraphError: a row is out of range; the first such edge is named, and nothing is written.
+    """
+    module = _tiled("count_rows", index, "counts", counts)
+    if module is None:
+        fail_range(index, counts.numel(), "count_rows")
+        counts += torch.bincount(index, minlength=counts.numel())
+        return
+    index = flat(index)
+    threads = threads_or_default(threads)
+    if not module.count_rows(
+        index.data_ptr(), INDICES[index.dtype], index.numel(), counts.numel(), counts.data_ptr(), threads
+    ):
+        fail_range(index, counts.numel(), "count_rows")
+
+
+def place_rows(index: Tensor, start: Tensor, *, threads: int | None = None) -> Tensor:
+    """The places of a tile's edges in the stable order by row, where all earlier tiles were placed before.
+
+    Args:
+        index: int32 or int64 [T], the row of each edge, in [0, N) (checked).
+        start: int64 [N], contiguous: the place of each row's next edge; moves on by its edges in this tile.
+        threads: how many threads to use; torch's number if None.
+
+    Returns:
+        int64 [T].
+
+    Raises:
+        OperatorError: a tensor has a wrong shape or type.
+        GraphError: a row is out of range; the first such edge is named, and nothing is written.
+    """
+    module = _tiled("place_rows", index, "start", start)
+    if module is None:
+        fail_range(index, start.numel(), "place_rows")
+        return reference.place_rows(index, start)
+    index = flat(index)
+    places = torch.empty(index.numel(), dtype=torch.int64)
+    threads = threads_or_default(threads)
+    if not module.place_rows(
+        index.data_ptr(), INDICES[index.dtype], index.numel(), start.numel(), start.data_ptr(), places.data_ptr(),
+        threads,
+    ):  # fmt: skip
+        fail_range(index, start.numel(), "place_rows")
+    return places
+
+
+def _tiled(operator: str, index: Tensor, name: str, rows: Tensor) -> Any:
+    """The extension if it can serve a tile, after a check of the tensors; None for the reference."""
+    check_index(operator, "index", index)
+    fine = rows.dtype == torch.int64 and rows.layout is torch.strided and rows.dim() == 1 and rows.is_contiguous()
+    if not fine or rows.is_neg() or rows.is_meta or rows.device != index.device:
+        fail(operator, name, rows, f"a contiguous int64 tensor [N] on {index.device} whose memory holds its values")
+    if index.is_meta or index.layout is not torch.strided:
+        fail(operator, "index", index, "a dense tensor that holds values")
+    plain = type(index) in PLAIN and type(rows) in PLAIN and index.device.type == "cpu"
+    return load().module if plain else None
+
+
+def fail_range(index: Tensor, num_rows: int, operator: str = "csr") -> None:
     """Raise the error for the first edge whose row is out of range, if there is one."""
     bad = ((index < 0) | (index >= num_rows)).nonzero()
     if bad.numel():
         edge = int(bad[0])
-        raise GraphError(f"csr: edge {edge} has index {int(index[edge])}; valid: 0 to {num_rows - 1}")
+        raise GraphError(f"{operator}: edge {edge} has index {int(index[edge])}; valid: 0 to {num_rows - 1}")

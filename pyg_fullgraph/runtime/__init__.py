@@ -2,8 +2,9 @@
 
 from pyg_fullgraph.runtime.executor import Compiled, Run
 from pyg_fullgraph.runtime.home import Home, MappedHome, MemoryHome, Table, TensorTable, make_home
+from pyg_fullgraph.runtime.in_edges import InEdges
 from pyg_fullgraph.runtime.progress import Progress
-from pyg_fullgraph.runtime.structure import InEdges, Structure
+from pyg_fullgraph.runtime.structure import Structure
 
 __all__ = [
     "Compiled",

@@ -55,6 +55,10 @@ class BlockCode:
     split: BlockCode | None = None
     tile: int = 0
 
+    def everything(self) -> list[Binding]:
+        """What is bound, to the split form too."""
+        return [*self.bindings.values(), *(self.split.bindings.values() if self.split is not None else ())]
+
     def scratch(self, rows: int, home: Home) -> list[Tensor]:
         """One thread's scratch for blocks of at most `rows` rows."""
         return [home.scratch((rows, *slot.tail), slot.dtype) for slot in self.slots]

@@ -49,6 +49,7 @@ class Compiled:
         for number, step in enumerate(schedule.steps):
             for position, block in enumerate(step.blocks):
                 self.code[number, position] = _code(program, block)
+        self.edges = self._sorted()
         self.parts = placed_parts(program, schedule)
         self.joined = {union for union, _ in self.parts.values()}
         self.restrictable: dict[frozenset[Any], bool] = {}  # sets of spaces -> `receptive_field.can_restrict`
@@ -66,27 +67,30 @@ class Compiled:
                     if self.program[ref].stage is Stage.STRUCT:
                         structure.value(ref)
                         keep.add(ref)
-            for position, block in enumerate(step.blocks):
-                keep |= self._prepare_block(structure, block, self.code[number, position])
+            for position in range(len(step.blocks)):
+                for binding in self.code[number, position].everything():
+                    if binding.kind in ("rows", "ranges", "global", "table") and self._is_struct(binding.value):
+                        structure.value(binding.value)
+                        keep.add(binding.value)
+        for index, (space, values, permuted) in self.edges.items():
+            structure.sort_edges(index, space, sorted(values), permuted)
         for name in self.program.output_names():
             if self.program[name].stage is Stage.STRUCT:
                 structure.value(name)
                 keep.add(name)
         structure.seal(keep)
 
-    def _prepare_block(self, structure: Structure, block: BlockProgram, code: BlockCode) -> set[str]:
-        keep: set[str] = set()
-        for index in code.layouts:
-            structure.edges_of(index, block.space)
-        split = code.split.bindings if code.split is not None else {}
-        for binding in (*code.bindings.values(), *split.values()):
-            if binding.kind in ("rows", "ranges") or (binding.kind == "global" and self._is_struct(binding.value)):
-                structure.value(binding.value)
-                keep.add(binding.value)
-            elif binding.kind == "edges":
-                assert binding.layout is not None
-                structure.edge_value(binding.value, binding.layout)
-        return keep
+    def _sorted(self) -> dict[str, tuple[Any, set[str], bool]]:
+        """For each aggregation what it counts rows of, the edge values read in its order, and whether that is."""
+        found: dict[str, tuple[Any, set[str], bool]] = {}
+        for block, code in self._blocks():
+            for index in code.layouts:
+                edges = [binding for binding in code.everything() if binding.layout == index]
+                _, values, permuted = found.get(index, (None, set(), False))
+                values = values | {binding.value for binding in edges if binding.kind == "edges"}
+                permuted = permuted or any(binding.kind == "perm" for binding in edges)
+                found[index] = block.space, values, permuted
+        return found
 
     def _is_struct(self, name: str) -> bool:
         return self.program[name].stage is Stage.STRUCT

@@ -36,10 +36,11 @@ def check_indices(program: Program, structure: Structure) -> None:
         if key in seen or program[use.index].stage is not Stage.STRUCT or not _is_structure(program, structure, use):
             continue
         seen.add(key)
-        size, numbers = _size(structure, use), structure.value(use.index)
-        if in_range(numbers, size):
+        size = _size(structure, use)
+        within = structure.bounds.within
+        if within(use.index, 0, size):
             continue
-        if not use.wraps or not in_range(numbers + size, 2 * size) or not _wrapped(program, structure, use, size):
+        if not use.wraps or not within(use.index, -size, size) or not _wrapped(program, structure, use, size):
             raise GraphError(_explained(program, structure, use))
 
 
@@ -57,6 +58,7 @@ def _wrapped(program: Program, structure: Structure, use: Use, size: int) -> boo
         return False
     numbers = structure.value(use.index)
     structure.values[use.index] = torch.where(numbers < 0, numbers + size, numbers)
+    structure.bounds.forget()
     return True
 
 

@@ -23,7 +23,8 @@ from pyg_fullgraph.ir.fetches import Fetch
 from pyg_fullgraph.ir.fused import FUSED
 from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.runtime.executor import Compiled
-from pyg_fullgraph.runtime.structure import InEdges, Structure
+from pyg_fullgraph.runtime.in_edges import InEdges
+from pyg_fullgraph.runtime.structure import Structure
 
 #: A receptive field with more of the rows than this is not worth the renumbering: copies of inputs and in-edges cost
 #: about what the computation of as many rows does.
@@ -141,7 +142,8 @@ def _in_edges(
         if fetch.layout == layout:
             sorted_index = edges.values[fetch.index].index_select(0, positions)
             values[fetch.index] = maps[_space(program, fetch)].localize(sorted_index)
-    return InEdges(rowptr, edges.perm.index_select(0, positions), values, edges)
+    perm = None if edges.perm is None else edges.perm.index_select(0, positions)
+    return InEdges(rowptr, values, perm, edges)
 
 
 def _fetches(schedule: Schedule) -> Iterator[Fetch]:

@@ -1,61 +1,30 @@
 """`Structure`: what depends only on the graph, computed once and kept with it.
 
-Sizes, self-loops, degrees, normalisation weights, and for every aggregation its in-edges in CSR order.
+Sizes, self-loops, degrees, normalisation weights, and for every aggregation its in-edges in CSR order. What is large is
+made range by range (`runtime.tiles`): no temporary has a row for every edge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from pyg_fullgraph import ops
 from pyg_fullgraph.errors import InputError
 from pyg_fullgraph.ir import Program, Stage
 from pyg_fullgraph.ir.extents import Extent
-from pyg_fullgraph.ir.program import is_symbolic, symbols_of
+from pyg_fullgraph.ir.program import is_symbolic
 from pyg_fullgraph.plan import Plan
+from pyg_fullgraph.runtime.bounds import Bounds
 from pyg_fullgraph.runtime.evaluate import evaluate
+from pyg_fullgraph.runtime.in_edges import InEdges, sort_edges
 from pyg_fullgraph.runtime.products import TypeRanges
-
-_INT32 = 2**31 - 1
-
-
-@dataclass
-class InEdges:
-    """The edges of one aggregation, sorted by destination.
-
-    Args:
-        rowptr: int64 [rows + 1].
-        perm: [E], the original edge at each position.
-        values: structural edge values in this order, by name; indices as int32 where they fit.
-        whole: the edges that these are a part of, where they are.
-    """
-
-    rowptr: Tensor
-    perm: Tensor
-    values: dict[str, Tensor] = field(default_factory=dict)
-    whole: InEdges | None = None
-
-    @property
-    def num_edges(self) -> int:
-        return int(self.perm.numel())
-
-    @cached_property
-    def largest(self) -> int:
-        """How many edges the row with the most of them has, of all rows of the graph: some aggregations pad to it."""
-        if self.whole is not None:
-            return self.whole.largest
-        return int(self.rowptr.diff().max()) if self.rowptr.numel() > 1 else 0
-
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.rowptr, self.perm, *self.values.values()))
+from pyg_fullgraph.runtime.tiles import Tiles
 
 
 class Structure:
@@ -75,6 +44,7 @@ class Structure:
         self.values: dict[str, Any] = {}
         self.in_edges: dict[str, InEdges] = {}
         self._ranges: dict[str, TypeRanges] = {}
+        self._make_anew()
         self.measured: tuple[float, ...] = ()  # seconds of each superstep of the last run on this graph
         self._bind_sizes(inputs)
         for value in program:
@@ -92,7 +62,13 @@ class Structure:
         small.program, small._numbers, small.plan = self.program, dict(self._numbers), None
         small.sizes, small.values, small.in_edges, small._ranges = self.sizes, {}, {}, {}
         small._local = {**self.sizes, **rows}
+        small._make_anew()
         return small
+
+    def _make_anew(self) -> None:
+        """Forget what making values has left; what makes them does not keep the structure, as such cycles live long."""
+        self.tiles = Tiles(weakref.proxy(self))
+        self.bounds = Bounds(self.tiles)
 
     def _bind_sizes(self, inputs: dict[str, Tensor]) -> None:
         told: dict[sympy.Symbol, str] = {}
@@ -115,12 +91,20 @@ class Structure:
         known = self._numbers.get(expr)
         if known is not None:
             return known
-        missing = [s for s in expr.free_symbols if s not in self.sizes]
-        for symbol in missing:
-            self.value(self.program.definers[symbol])
+        for symbol in expr.free_symbols:
+            if symbol not in self.sizes:
+                self._define(symbol)
         number = expr.subs(self.sizes)
         self._numbers[expr] = int(number) if number.is_integer else float(number)
         return self._numbers[expr]
+
+    def _define(self, symbol: sympy.Symbol) -> None:
+        """Learn a size that a value decides."""
+        count = self.tiles.counts(symbol)
+        if count is None:
+            self.value(self.program.definers[symbol])
+        else:
+            self.sizes[symbol] = count
 
     def rows_of(self, expr: sympy.Expr) -> int:
         """How many rows of a space are here: all of them, but in a structure made by `restricted`."""
@@ -147,23 +131,25 @@ class Structure:
         return self.values[name]
 
     def _evaluate(self, name: str) -> None:
-        needed: set[str] = set()
+        by_range: dict[str, bool] = {}  # for each value that is needed
         stack = [name]
         while stack:
             item = stack.pop()
-            if item in needed or item in self.values:
+            if item in by_range or item in self.values:
                 continue
-            needed.add(item)
-            value = self.program[item]
-            stack += value.refs()
-            stack += [self.program.definers[s] for s in symbols_of(value) if s in self.program.definers]
+            by_range[item] = self.tiles.makes(item)
+            if not by_range[item]:  # what is made range by range asks for what it needs itself
+                stack += self.program[item].refs()
         for value in list(self.program):
-            if value.name not in needed or value.name in self.values:
+            if value.name not in by_range or value.name in self.values:
                 continue
             if value.op == "const":
                 self.values[value.name] = value.args[0]
                 continue
-            result = evaluate(value, self.values.__getitem__, self.size_of)
+            if by_range[value.name]:
+                result = self.tiles.whole(value.name)
+            else:
+                result = evaluate(value, self.values.__getitem__, self.size_of)
             self.values[value.name] = result
             self._learn_sizes(value.name, result)
 
@@ -189,29 +175,30 @@ class Structure:
 
     def size_of_if_known(self, space: sympy.Expr) -> None:
         """Evaluate the structure that determines a size, unless a DATA value does."""
-        definers = [self.program.definers[s] for s in space.free_symbols if s not in self.sizes]
-        for name in definers:
-            if self.program[name].stage is Stage.STRUCT:
-                self.value(name)
+        for symbol in space.free_symbols:
+            if symbol not in self.sizes and self.program[self.program.definers[symbol]].stage is Stage.STRUCT:
+                self._define(symbol)
 
-    def edges_of(self, index: str, space: sympy.Expr) -> InEdges:
-        """The edges sorted by the destination index `index`, which counts rows of `space`."""
-        if index not in self.in_edges:
-            destination = self.value(index)
-            rowptr, perm = ops.csr(destination.contiguous(), int(self.size_of(space)))
-            self.in_edges[index] = InEdges(rowptr, perm)
-        return self.in_edges[index]
+    def sort_edges(self, index: str, space: sympy.Expr, values: Iterable[str], permuted: bool) -> None:
+        """Sort the edges by the destination index `index`, which counts rows of `space`.
+
+        Args:
+            index, space: of the destinations.
+            values: structural edge values to keep in this order.
+            permuted: whether to keep the order itself.
+        """
+        kept = {name: self._kept_as(name) for name in values}
+        self.in_edges[index] = sort_edges(self.tiles, index, int(self.size_of(space)), kept, permuted)
+
+    def _kept_as(self, name: str) -> torch.dtype | None:
+        """int32 for numbers that fit, None for everything else."""
+        value = self.program[name]
+        narrow = value.dtype is torch.int64 and len(value.shape) == 1 and self.bounds.fit(name, torch.int32)
+        return torch.int32 if narrow else None
 
     def edge_value(self, name: str, index: str) -> Tensor:
-        """A structural edge value in the order of `edges_of(index)`, rows first."""
-        edges = self.in_edges[index]
-        if name not in edges.values:
-            value, tensor = self.program[name], self.value(name)
-            row_dim = value.row_dim or 0
-            if tensor.dim() == 1 and not tensor.dtype.is_floating_point and _fits_int32(tensor):
-                tensor = tensor.to(torch.int32)
-            edges.values[name] = tensor.index_select(row_dim, edges.perm)
-        return edges.values[name]
+        """A structural edge value in the order of the edges sorted by `index`, rows first."""
+        return self.in_edges[index].values[name]
 
     def type_ranges(self, name: str) -> TypeRanges:
         """Where a STRUCT value of row types changes."""
@@ -231,14 +218,11 @@ class Structure:
             return item.clone() if shared else item
 
         self.values = {name: tree_map(own, item) for name, item in self.values.items() if name in keep}
+        self._make_anew()
 
     def nbytes(self) -> int:
-        """Bytes of everything kept."""
-        kept = {id(t): t for t in self.values.values() if isinstance(t, Tensor)}
-        return sum(e.nbytes() for e in self.in_edges.values()) + sum(
-            t.numel() * t.element_size() for t in kept.values()
-        )
-
-
-def _fits_int32(index: Tensor) -> bool:
-    return index.numel() == 0 or (int(index.max()) <= _INT32 and int(index.min()) >= -_INT32)
+        """Bytes of everything kept, also of what a view is kept of."""
+        kept = [t for t in tree_leaves(self.values) if isinstance(t, Tensor)]
+        kept += [t for edges in self.in_edges.values() for t in edges.tensors()]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}
+        return sum(storages.values())

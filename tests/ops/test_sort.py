@@ -7,7 +7,7 @@ import torch
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.errors import GraphError, OperatorError
-from pyg_fullgraph.ops import reference
+from pyg_fullgraph.ops import backend, reference, sort, trusted
 
 from .conftest import short
 
@@ -54,3 +54,58 @@ def test_out_of_range_names_the_first_edge(bad):
 def test_wrong_type():
     with pytest.raises(OperatorError, match="csr: `index` is"):
         ops.csr(torch.zeros(3), 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=short)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "edges,rows,tile", [(0, 3, 1), (7, 1, 2), (1000, 50, 64), (100000, 700, 40000), (90000, 2, 90000)]
+)
+@pytest.mark.parametrize("served", ["kernels", "reference"])
+def test_in_tiles_as_whole(dtype, threads, edges, rows, tile, served, monkeypatch):
+    if served == "reference":
+        monkeypatch.setattr(sort, "load", lambda: backend.Extension(None, "for this test"))
+    index = torch.randint(rows, (edges,), generator=torch.Generator().manual_seed(0)).to(dtype)
+    counts = torch.zeros(rows, dtype=torch.int64)
+    for part in index.split(tile):
+        trusted.count_rows(part, counts, threads=threads)
+    rowptr, perm = reference.csr(index, rows)
+    assert torch.equal(counts, rowptr.diff())
+    start = rowptr[:-1].clone()
+    places = torch.cat([trusted.place_rows(part, start, threads=threads) for part in index.split(tile)])
+    assert torch.equal(places[perm.long()], torch.arange(edges)) and torch.equal(start, rowptr[1:])
+
+
+@pytest.mark.parametrize("call", [trusted.count_rows, trusted.place_rows])
+@pytest.mark.parametrize("bad", [-1, 10, 2**40])
+def test_a_tile_out_of_range_writes_nothing(call, bad):
+    rows = torch.arange(10)
+    with pytest.raises(GraphError, match=f"edge 1 has index {bad}; valid: 0 to 9"):
+        call(torch.tensor([3, bad]), rows)
+    assert torch.equal(rows, torch.arange(10))
+
+
+@pytest.mark.parametrize("call", [trusted.count_rows, trusted.place_rows])
+@pytest.mark.parametrize(
+    "index,rows",
+    [
+        (torch.zeros(3), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(3, 1, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int32)),
+        (torch.zeros(3, dtype=torch.int64), torch.zeros(8, dtype=torch.int64)[::2]),
+        (torch.zeros(3, dtype=torch.int64), torch._neg_view(torch.zeros(4, dtype=torch.int64))),
+        (torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64, device="meta")),
+        (torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(4, dtype=torch.int64)),
+    ],
+)
+def test_tiles_of_a_wrong_kind(call, index, rows):
+    with pytest.raises(OperatorError, match="_rows: `"):
+        call(index, rows)
+
+
+def test_tiles_that_are_views():
+    whole = torch.tensor([[1, 0, 3, 1], [2, 2, 0, 1]])
+    for index in (whole[0, ::2], whole.t()[:, 1], torch._neg_view(-whole[0])):
+        counts = torch.zeros(4, dtype=torch.int64)
+        trusted.count_rows(index, counts)
+        assert counts.tolist() == torch.bincount(index, minlength=4).tolist()
