@@ -41,7 +41,7 @@ class Bounds:
 
     def within(self, name: str, low: int, high: int) -> bool:
         """Whether all entries of a value lie in [low, high)."""
-        return any(_inside(found, low, high) for found in (self._outer(name, None), self.exact(name)))
+        return _inside(self._outer(name, None), low, high) or _inside(self.exact(name), low, high)
 
     def fit(self, name: str, dtype: torch.dtype) -> bool:
         """Whether a type of integers can hold a value."""
