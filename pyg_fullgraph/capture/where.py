@@ -69,7 +69,9 @@ def _is_boundary(frame: FrameType) -> bool:
 
 
 def _describe(code: Any, line: int, owner: Any) -> str:
-    name = getattr(code, "co_qualname", None) or (f"{type(owner).__name__}.{code.co_name}" if owner else code.co_name)
+    name = getattr(code, "co_qualname", None)  # Python 3.11 and later
+    if name is None:  # an owner may be any object of the user's: it is not asked whether it is true
+        name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
     return f"{os.path.basename(code.co_filename)}:{line} in {name.replace('.<locals>', '')}"
 
 
