@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyg_fullgraph.passes.pipeline import CHECKED
 from tests.cases.case import Case
 from tests.cases.table import ALL
 from tests.graphs import DATA_VARIABLE, data_folder
@@ -62,6 +63,14 @@ def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     yield texts
     if update:
         texts.write([case.id for case in ALL])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def checked_programs() -> Iterator[None]:
+    """Every program of a test is checked after every pass (`pyg_fullgraph.ir.check`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CHECKED, "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,10 @@ void repeat(char* out, int64_t out_stride, const char* x, int64_t x_stride, int6
 bool csr(const void* index, int index_type, int64_t edges, int64_t num_rows, int64_t* rowptr, void* perm,
          int threads);
 
-// The same for edges that come in tiles: add each row's edges to counts [rows]; then, with next [rows] at each
-// row's first position, position [edges] is each edge's place in the stable order, and next moves on. False, with
-// nothing written, if a row is out of range.
-bool count_rows(const void* index, int index_type, int64_t edges, int64_t rows, int64_t* counts,
-                int threads);
+// The same for edges that come in tiles: add each row's edges to counts [rows]; then, with next [rows] at
+// each row's first position, position [edges] is each edge's place in the stable order, and next moves on.
+// False, with nothing written, if a row is out of range.
+bool count_rows(const void* index, int index_type, int64_t edges, int64_t rows, int64_t* counts, int threads);
 bool place_rows(const void* index, int index_type, int64_t edges, int64_t rows, int64_t* next,
                 int64_t* position, int threads);
 

@@ -95,7 +95,8 @@ bool in_range(const I* index, int64_t edges, int64_t rows) {
   return fine;
 }
 
-// Each thread reads the whole tile and serves the rows of its own range: in order, with no counters of its own.
+// Each thread reads the whole tile and serves the rows of its own range: in order, with no counters of its
+// own.
 template <class I, class Serve>
 void by_rows(const I* index, int64_t edges, int64_t rows, int threads, const Serve& serve) {
   const int64_t most = std::min<int64_t>(threads, std::max<int64_t>(rows, 1));

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pyg_fullgraph.ir import Program, Stage, Value
+from pyg_fullgraph.ir.check import check_program
 from pyg_fullgraph.ir.printer import format_program
 from pyg_fullgraph.passes.accumulate import accumulate_products
 from pyg_fullgraph.passes.columns import drop_columns
@@ -25,6 +27,9 @@ from pyg_fullgraph.passes.softmax import fuse_softmax
 from pyg_fullgraph.passes.threshold import fuse_thresholds
 from pyg_fullgraph.passes.union import split_unions
 from pyg_fullgraph.passes.views import simplify_views
+
+#: Set to 1, as by the tests, it has every program checked after every pass (`ir.check`).
+CHECKED = "PYG_FULLGRAPH_CHECK"
 
 PIPELINE: list[tuple[str, Callable[[Program], None]]] = [
     ("cse", merge_equal),
@@ -92,11 +97,15 @@ def optimise(program: Program, skip: Collection[str] = (), record: bool = False)
     if unknown:
         raise ValueError(f"no pass named {sorted(unknown)}; there are {[name for name, _ in PIPELINE]}")
     changes: list[Change] = []
+    if os.environ.get(CHECKED) == "1":
+        check_program(program, "capture")
     text, counts = (format_program(program), _counts(program)) if record else ("", Counter())
     for name, run in PIPELINE:
         if name in skip:
             continue
         run(program)
+        if os.environ.get(CHECKED) == "1":
+            check_program(program, name)
         if record:
             before, text = text, format_program(program)
             old, counts = counts, _counts(program)
