@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data.data import BaseData
 
 from pyg_fullgraph.capture.returned import mapped
-from pyg_fullgraph.errors import CaptureError, FullGraphMismatch, GraphError, InputError
+from pyg_fullgraph.errors import CallError, CaptureError, FullGraphMismatch, GraphError, InputError
 from pyg_fullgraph.front.calls import Given, as_device, sort_arguments
 from pyg_fullgraph.front.checks import check_width, evaluating, warn_about_loader
 from pyg_fullgraph.front.fill import Call, fill, no_features
@@ -267,10 +267,9 @@ def _perhaps_without_features(prepared: Prepared) -> Iterator[None]:
     """Says that features are missing where None was passed for them and the forward fails on it."""
     try:
         yield
-    except (InputError, GraphError, FullGraphMismatch):
-        raise
     except Exception as error:
-        if prepared.call.assumed is None:
+        ours = isinstance(error, (InputError, GraphError, FullGraphMismatch)) and not isinstance(error, CallError)
+        if ours or prepared.call.assumed is None:
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         text = no_features(prepared.forward, prepared.given)

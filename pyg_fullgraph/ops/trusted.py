@@ -14,21 +14,19 @@ from pyg_fullgraph.ops.attention import (
 from pyg_fullgraph.ops.gather import gather, repeat
 from pyg_fullgraph.ops.message import message, message_reduce, softmax_reduce
 from pyg_fullgraph.ops.reduce import gather_reduce, segment_reduce
-from pyg_fullgraph.ops.sort import count_rows, csr, place_rows
+from pyg_fullgraph.ops.sort import csr
 
 __all__ = [
     "attention",
     "attention_additive",
     "attention_dot",
     "attention_gatv2",
-    "count_rows",
     "csr",
     "edge_dot",
     "gather",
     "gather_reduce",
     "message",
     "message_reduce",
-    "place_rows",
     "repeat",
     "segment_reduce",
     "segment_softmax",

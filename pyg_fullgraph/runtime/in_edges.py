@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyg_fullgraph.ops import trusted
 from pyg_fullgraph.ops.memory import empty
+from pyg_fullgraph.ops.sort import count_rows, place_rows
 from pyg_fullgraph.runtime.tiles import Tiles
 
 
@@ -70,7 +70,7 @@ def sort_edges(
         number = torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
         edges.perm = empty((count,), number, device)
     for a, b, (destination, *made) in tiles.stream((index, *names)):
-        places = trusted.place_rows(destination, start)
+        places = place_rows(destination, start)
         for name, part in zip(names, made, strict=True):
             part = part.movedim(tiles.program[name].row_dim or 0, 0)
             if name not in edges.values:
@@ -87,7 +87,7 @@ def _counted(tiles: Tiles, index: str, rows: int) -> Tensor:
     for _, _, (destination,) in tiles.stream((index,)):
         if counts is None:
             counts = torch.zeros(rows + 1, dtype=torch.int64, device=destination.device)
-        trusted.count_rows(destination, counts[1:])
+        count_rows(destination, counts[1:])
     assert counts is not None  # there is at least one range
     return counts
 

@@ -7,7 +7,7 @@ import torch
 
 from pyg_fullgraph import ops
 from pyg_fullgraph.errors import GraphError, OperatorError
-from pyg_fullgraph.ops import backend, reference, sort, trusted
+from pyg_fullgraph.ops import backend, reference, sort
 
 from .conftest import short
 
@@ -68,15 +68,15 @@ def test_in_tiles_as_whole(dtype, threads, edges, rows, tile, served, monkeypatc
     index = torch.randint(rows, (edges,), generator=torch.Generator().manual_seed(0)).to(dtype)
     counts = torch.zeros(rows, dtype=torch.int64)
     for part in index.split(tile):
-        trusted.count_rows(part, counts, threads=threads)
+        sort.count_rows(part, counts, threads=threads)
     rowptr, perm = reference.csr(index, rows)
     assert torch.equal(counts, rowptr.diff())
     start = rowptr[:-1].clone()
-    places = torch.cat([trusted.place_rows(part, start, threads=threads) for part in index.split(tile)])
+    places = torch.cat([sort.place_rows(part, start, threads=threads) for part in index.split(tile)])
     assert torch.equal(places[perm.long()], torch.arange(edges)) and torch.equal(start, rowptr[1:])
 
 
-@pytest.mark.parametrize("call", [trusted.count_rows, trusted.place_rows])
+@pytest.mark.parametrize("call", [sort.count_rows, sort.place_rows])
 @pytest.mark.parametrize("bad", [-1, 10, 2**40])
 def test_a_tile_out_of_range_writes_nothing(call, bad):
     rows = torch.arange(10)
@@ -85,7 +85,7 @@ def test_a_tile_out_of_range_writes_nothing(call, bad):
     assert torch.equal(rows, torch.arange(10))
 
 
-@pytest.mark.parametrize("call", [trusted.count_rows, trusted.place_rows])
+@pytest.mark.parametrize("call", [sort.count_rows, sort.place_rows])
 @pytest.mark.parametrize(
     "index,rows",
     [
@@ -107,5 +107,5 @@ def test_tiles_that_are_views():
     whole = torch.tensor([[1, 0, 3, 1], [2, 2, 0, 1]])
     for index in (whole[0, ::2], whole.t()[:, 1], torch._neg_view(-whole[0])):
         counts = torch.zeros(4, dtype=torch.int64)
-        trusted.count_rows(index, counts)
+        sort.count_rows(index, counts)
         assert counts.tolist() == torch.bincount(index, minlength=4).tolist()

@@ -6,6 +6,7 @@ import _thread
 import ast
 import copy
 import gc
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -222,6 +223,7 @@ def test_an_error_that_is_kept_keeps_no_table_and_memory_does_not_grow(
 ) -> None:
     engine, arguments = fg.Engine(MODELS[name][0]().eval(), verify="off", threads=2), large()
     expected, kept = engine(*arguments), []
+    before_test = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     for when in ("error", "error on a helper", "interrupt"):
         monkeypatch.setattr(Progress, "rows", failing(when))
         with nothing_left():
@@ -231,6 +233,7 @@ def test_an_error_that_is_kept_keeps_no_table_and_memory_does_not_grow(
                 kept.append(error)
         monkeypatch.undo()
         assert torch.equal(engine(*arguments), expected)
+    signal.signal(signal.SIGINT, before_test)
     assert [type(error) for error in kept] == [ZeroDivisionError, ZeroDivisionError, KeyboardInterrupt]
     if not Path("/proc/self/statm").exists():
         return
