@@ -135,7 +135,18 @@ def infer(
         meta_kwargs["device"] = torch.device("meta")
     out = target(*meta_args, **meta_kwargs)
     out = out[0] if isinstance(out, (tuple, list)) else out
-    return tuple(sizes.expression(size) for size in out.shape), out.dtype
+    return _joined_shape(program, target, args) or tuple(sizes.expression(size) for size in out.shape), out.dtype
+
+
+def _joined_shape(program: Program, target: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The shape of a `cat` of values, added up in symbols: a sum of many numbers does not tell which were its terms."""
+    if target is not torch.ops.aten.cat.default or not all(isinstance(part, Ref) for part in args[0]):
+        return None
+    shapes = [program[part.name].shape for part in args[0]]
+    if len({len(shape) for shape in shapes}) > 1:  # one is the empty tensor that joins with any
+        return None
+    dim = (args[1] if len(args) > 1 else 0) % len(shapes[0])
+    return (*shapes[0][:dim], sum(shape[dim] for shape in shapes), *shapes[0][dim + 1 :])
 
 
 class _Sizes:

@@ -100,6 +100,11 @@ def _levels(program: Program, value: Value) -> Iterator[str]:
             yield "a softmax has the shape of its scores"
     elif value.op in FUSED:
         yield from _fused(program, value)
+    elif value.target is torch.ops.aten.cat.default and all(isinstance(part, Ref) for part in value.args[0]):
+        shapes = [program[part.name].shape for part in value.args[0]]
+        dim = (value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", 0)) % len(value.shape)
+        if {len(shape) for shape in shapes} == {len(value.shape)} and value.shape[dim] != sum(s[dim] for s in shapes):
+            yield f"its size {value.shape[dim]} is not the sum of its parts', {sum(s[dim] for s in shapes)}"
 
 
 def _fused(program: Program, value: Value) -> Iterator[str]:

@@ -48,6 +48,17 @@ def test_shapes(target, args, shape) -> None:
     assert infer(program(), target, args, {}) == (shape, torch.float32)
 
 
+@pytest.mark.parametrize("count", [2, 9, 30])
+def test_the_size_of_a_union_is_the_sum_of_its_parts(count: int) -> None:
+    """Nine sizes added up used to be read back as three times one, four times another and two more."""
+    sizes = [sympy.Symbol(f"u{i}", integer=True) for i in range(count)]
+    leaves = [Value(f"x{i}", "input", (f"x{i}",), {}, (sizes[i], 8), torch.float32, Stage.DATA) for i in range(count)]
+    found = Program({value.name: value for value in leaves}, Ref("x0"))
+    parts = [Ref(value.name) for value in leaves]
+    assert infer(found, aten.cat.default, (parts, 0), {}) == ((sum(sizes), 8), torch.float32)
+    assert infer(found, aten.cat.default, (parts[:1] * 3, -1), {}) == ((sizes[0], 24), torch.float32)
+
+
 def test_the_type_of_the_result_is_the_operators() -> None:
     assert infer(program(), aten.gt.Scalar, (R("x"), 0), {}) == ((N, 8), torch.bool)
     assert infer(program(), aten._to_copy.default, (R("x"),), {"dtype": torch.float64})[1] == torch.float64

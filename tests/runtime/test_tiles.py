@@ -101,12 +101,18 @@ def case(name: str, edge_index: Tensor) -> tuple[nn.Module, tuple[Any, ...]]:
         edges = {kind: edge_index.flip(0) if kind[0] == "b" else edge_index for kind in KINDS[1]}
         edges["a", "to", "a"] = edge_index[:, ::2]
         return HGTConv(6, 4, KINDS).eval(), ({"a": x, "b": x[:, :6] * 2}, edges)
+    if name == "hgt, nine relations":
+        kinds = ["a", "b", "c"]
+        triples = [(source, "to", target) for source in kinds for target in kinds]
+        edges = {triple: edge_index[:, : count - number] for number, triple in enumerate(triples)}  # no two as many
+        model = HGTConv(6, 4, (kinds, triples), heads=2).eval()
+        return model, ({kind: x * (1 + number) for number, kind in enumerate(kinds)}, edges)
     model, more = cases[name]
     return model.eval(), (x, edge_index, *more)
 
 
 NAMES = ["sage", "gcn", "gcn weighted", "gat", "gat with attributes", "rgcn", "pna", "transformer", "cheb"]
-NAMES += ["marked", "shares", "hgt"]
+NAMES += ["marked", "shares", "hgt", "hgt, nine relations"]
 
 
 def traced(engine: Engine, args: tuple[Any, ...], **kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
