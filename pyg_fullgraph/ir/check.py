@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import sympy
 import torch
 
 from pyg_fullgraph.ir.fused import FUSED, TO_ROWS, At, operands
@@ -101,10 +102,18 @@ def _levels(program: Program, value: Value) -> Iterator[str]:
     elif value.op in FUSED:
         yield from _fused(program, value)
     elif value.target is torch.ops.aten.cat.default and all(isinstance(part, Ref) for part in value.args[0]):
-        shapes = [program[part.name].shape for part in value.args[0]]
-        dim = (value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", 0)) % len(value.shape)
-        if {len(shape) for shape in shapes} == {len(value.shape)} and value.shape[dim] != sum(s[dim] for s in shapes):
-            yield f"its size {value.shape[dim]} is not the sum of its parts', {sum(s[dim] for s in shapes)}"
+        yield from _union(program, value)
+
+
+def _union(program: Program, value: Value) -> Iterator[str]:
+    """The size of a `cat` in terms of its parts' sizes; a trace may know it by another name."""
+    shapes = [program[part.name].shape for part in value.args[0]]
+    if {len(shape) for shape in shapes} != {len(value.shape)}:
+        return
+    dim = (value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", 0)) % len(value.shape)
+    size, total = sympy.sympify(value.shape[dim]), sympy.sympify(sum(shape[dim] for shape in shapes))
+    if size.free_symbols <= total.free_symbols and size != total:
+        yield f"its size {size} is not the sum of its parts', {total}"
 
 
 def _fused(program: Program, value: Value) -> Iterator[str]:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import sympy
 import torch
 from torch_geometric import nn as gnn
 
 import pyg_fullgraph as fg
 from pyg_fullgraph.capture.raising import raise_program
-from pyg_fullgraph.ir import Program, Ref, Stage
+from pyg_fullgraph.ir import Program, Ref, Stage, Value
 from pyg_fullgraph.ir.check import ProgramError, check_program
 from pyg_fullgraph.passes import optimise, pipeline
 
@@ -100,6 +101,21 @@ def test_operands_of_a_fused_word() -> None:
     found.values[name] = value.with_args((value.args[0], Ref(nodes.name), value.args[2]))
     with pytest.raises(ProgramError, match="index of type"):
         check_program(found, "bad")
+
+
+def test_the_size_of_a_union() -> None:
+    sizes = sympy.symbols("u0:3", integer=True)
+    leaves = [Value(f"x{i}", "input", (f"x{i}",), {}, (sizes[i], 8), torch.float32, Stage.DATA) for i in range(2)]
+    parts = ([Ref("x0"), Ref("x1")], 0)
+
+    def union(size: sympy.Expr) -> Program:
+        joined = Value("j", "aten", parts, {}, (size, 8), torch.float32, Stage.DATA, torch.ops.aten.cat.default)
+        return Program({value.name: value for value in [*leaves, joined]}, Ref("j"))
+
+    check_program(union(sizes[0] + sizes[1]), "good")
+    check_program(union(sizes[2]), "a trace that knows that it is as many")
+    with pytest.raises(ProgramError, match="not the sum of its parts"):
+        check_program(union(2 * sizes[1]), "bad")
 
 
 def test_a_pass_that_breaks_a_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
